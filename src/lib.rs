@@ -3,4 +3,20 @@
 //! Data flows one way: client → session → pool → backend → relay → client. The modules below stand
 //! in that order; `protocol` is what they all speak, `reason` and `transport` what they all name.
 
+pub mod client;
+pub mod session;
+
+pub mod pool;
+
+pub mod backend;
+
+pub mod relay;
+
+pub mod protocol;
 pub mod reason;
+pub mod transport;
+
+pub mod admin;
+pub mod cli;
+pub mod config;
+pub mod metrics;

@@ -179,7 +179,8 @@ mod tests {
 
     #[test]
     fn words_are_unique_and_indexes_dense() {
-        let words: std::collections::HashSet<_> = PinReason::ALL.iter().map(|r| r.as_str()).collect();
+        let words: std::collections::HashSet<_> =
+            PinReason::ALL.iter().map(|r| r.as_str()).collect();
         assert_eq!(words.len(), PinReason::ALL.len());
         for (i, r) in CloseReason::ALL.iter().enumerate() {
             assert_eq!(r.index(), i);

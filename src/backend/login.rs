@@ -1,0 +1,1 @@
+//! Logging in to a backend: the connection phase as a client.

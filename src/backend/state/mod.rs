@@ -1,0 +1,1 @@
+//! Session variables: the catalog, interned states, replay and read-back.

@@ -1,0 +1,1 @@
+//! The application side: listeners, TLS, the connection phase, credentials.

@@ -1,0 +1,1 @@
+//! Sharing backend connections: plain data under a short lock.

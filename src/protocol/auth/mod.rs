@@ -1,0 +1,1 @@
+//! Proving who somebody is: the exchanges of both sides, without I/O.

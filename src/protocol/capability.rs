@@ -1,0 +1,1 @@
+//! Capability flags by name: always to the backend, pool key, never offered.

@@ -1,0 +1,1 @@
+//! Command bytes and what is known of each.

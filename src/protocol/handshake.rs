@@ -1,0 +1,1 @@
+//! Greeting, handshake response, TLS request.

@@ -1,0 +1,1 @@
+//! OK, ERR, EOF and small result sets: read and written.

@@ -1,0 +1,1 @@
+//! Packets across, both ways, in bounded memory.

@@ -1,0 +1,3 @@
+//! One logical connection of a client.
+
+pub mod scan;

@@ -1,0 +1,1 @@
+//! What a statement may do to session state that no tracker shows.
