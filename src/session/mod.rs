@@ -1,3 +1,5 @@
 //! One logical connection of a client.
 
+pub mod directory;
+pub mod pins;
 pub mod scan;
