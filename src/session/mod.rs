@@ -3,3 +3,4 @@
 pub mod directory;
 pub mod pins;
 pub mod scan;
+pub mod timers;
