@@ -1,6 +1,11 @@
 //! Integration tests against real servers. One binary, so that one MariaDB and one MySQL serve all.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, unreachable_pub, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    unreachable_pub,
+    reason = "tests"
+)]
 
 mod harness;
 mod support;

@@ -58,7 +58,7 @@ flags! {
     CONNECTION_ID = 13;
     /// `session_track_…`
     SESSION_TRACK = 14;
-    /// `wait_timeout`, `interactive_timeout`, or a statement that lists all variables.
+    /// `wait_timeout`, `interactive_timeout`
     TIMEOUT_VARIABLE = 15;
     /// `SAVEPOINT`
     SAVEPOINT = 16;
@@ -69,6 +69,14 @@ flags! {
     PLAIN_SET = 18;
     /// More than one statement.
     MULTI = 19;
+    /// Lists variables by no name that the scan can see (`SHOW VARIABLES`).
+    ALL_VARIABLES = 20;
+    /// A `SET` of any kind.
+    SET = 21;
+    /// May leave another `LAST_INSERT_ID()` behind although its OK does not say so.
+    INSERT = 22;
+    /// `COMMIT`, or `ROLLBACK` of the whole transaction.
+    END_TRANSACTION = 23;
 }
 
 impl Flags {

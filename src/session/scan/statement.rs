@@ -6,25 +6,16 @@ use super::{Findings, Flags, Whole};
 /// What a statement's first word tells when nothing alarming is in the text; `None` when the first
 /// word alone is alarming or unknown.
 pub(super) fn plain_kind(word: &[u8]) -> Option<Flags> {
-    const READS: &[&str] = &[
-        "select", "show", "commit", "begin", "rollback", "use", "desc", "describe", "explain",
-    ];
-    const WRITES: &[&str] = &[
-        "insert", "update", "delete", "replace", "truncate", "create", "alter", "drop", "load",
-        "with",
-    ];
-    if READS
-        .iter()
-        .any(|known| word.eq_ignore_ascii_case(known.as_bytes()))
-    {
-        Some(Flags::NONE)
-    } else if WRITES
-        .iter()
-        .any(|known| word.eq_ignore_ascii_case(known.as_bytes()))
-    {
-        Some(Flags::WRITE)
-    } else {
-        None
+    match &word.to_ascii_lowercase()[..] {
+        b"select" | b"show" | b"begin" | b"use" | b"desc" | b"describe" | b"explain" => {
+            Some(Flags::NONE)
+        }
+        b"commit" => Some(Flags::END_TRANSACTION),
+        b"update" | b"delete" | b"truncate" | b"create" | b"alter" | b"drop" | b"with" => {
+            Some(Flags::WRITE)
+        }
+        b"insert" | b"replace" | b"load" => Some(Flags::WRITE | Flags::INSERT),
+        _ => None,
     }
 }
 
@@ -57,10 +48,10 @@ fn classify_one(tokens: &[Token<'_>]) -> Flags {
         };
     }
     let head = head_flags(tokens);
-    if head.any(Flags::PLAIN_SET) && flags != Flags::NONE {
+    if flags != Flags::NONE {
         return flags | head.without(Flags::PLAIN_SET);
     }
-    flags | head
+    head
 }
 
 /// What a word tells wherever it stands.
@@ -86,33 +77,38 @@ fn word_flags(word: &[u8]) -> Flags {
         b"warning_count" | b"error_count" => Flags::DIAGNOSTICS,
         b"wait_timeout" | b"interactive_timeout" => Flags::TIMEOUT_VARIABLE,
         b"session_variables" | b"system_variables" | b"variables_by_thread" | b"variables_info" => {
-            Flags::TIMEOUT_VARIABLE | Flags::SESSION_TRACK
+            Flags::ALL_VARIABLES
         }
         _ if lower.starts_with(b"session_track") => Flags::SESSION_TRACK,
         _ => Flags::NONE,
     }
 }
 
+/// What a statement may do that is not known to be harmless.
+const ANYTHING: Flags = Flags(Flags::WRITE.0 | Flags::INSERT.0);
+
 /// What the statement's first words tell.
 fn head_flags(tokens: &[Token<'_>]) -> Flags {
     let Some(first) = word_at(tokens, 0) else {
-        return Flags::WRITE;
+        return ANYTHING;
     };
     match &first.to_ascii_lowercase()[..] {
         b"select" | b"table" | b"values" | b"desc" | b"describe" | b"explain" | b"use"
-        | b"commit" | b"rollback" | b"start" | b"release" | b"help" | b"unlock" | b"xa" => {
-            Flags::NONE
-        }
+        | b"start" | b"release" | b"help" | b"unlock" | b"xa" => Flags::NONE,
+        b"commit" => Flags::END_TRANSACTION,
+        b"rollback" if has_word(tokens, b"to") => Flags::NONE,
+        b"rollback" => Flags::END_TRANSACTION,
+        b"update" | b"delete" | b"truncate" | b"alter" | b"drop" | b"with" => Flags::WRITE,
         b"show" => show_flags(tokens),
         b"set" => set_flags(tokens),
-        b"begin" if tokens.len() > 1 && is_word(tokens, 1, b"not") => Flags::ROUTINE | Flags::WRITE,
+        b"begin" if tokens.len() > 1 && is_word(tokens, 1, b"not") => Flags::ROUTINE | ANYTHING,
         b"begin" => Flags::NONE,
         b"call" | b"if" | b"case" | b"loop" | b"while" | b"repeat" | b"for" | b"declare" => {
-            Flags::ROUTINE | Flags::WRITE
+            Flags::ROUTINE | ANYTHING
         }
-        b"execute" => Flags::PREPARE | Flags::ROUTINE | Flags::WRITE,
+        b"execute" => Flags::PREPARE | Flags::ROUTINE | ANYTHING,
         b"prepare" | b"deallocate" => Flags::PREPARE,
-        b"create" if has_word(tokens, b"temporary") => Flags::TEMPORARY | Flags::WRITE,
+        b"create" if has_word(tokens, b"temporary") => Flags::TEMPORARY | ANYTHING,
         b"handler" => Flags::HANDLER,
         b"lock" if is_word(tokens, 1, b"instance") => Flags::LOCK,
         b"lock" => Flags::LOCK_TABLES,
@@ -120,7 +116,7 @@ fn head_flags(tokens: &[Token<'_>]) -> Flags {
         b"flush" if has_word(tokens, b"lock") || has_word(tokens, b"export") => Flags::LOCK,
         b"get" => Flags::DIAGNOSTICS,
         b"savepoint" => Flags::SAVEPOINT,
-        _ => Flags::WRITE,
+        _ => ANYTHING,
     }
 }
 
@@ -130,30 +126,32 @@ fn show_flags(tokens: &[Token<'_>]) -> Flags {
         flags |= Flags::DIAGNOSTICS;
     }
     if has_word(tokens, b"variables") {
-        flags |= Flags::TIMEOUT_VARIABLE | Flags::SESSION_TRACK;
+        flags |= Flags::ALL_VARIABLES;
     }
     flags
 }
 
 fn set_flags(tokens: &[Token<'_>]) -> Flags {
-    match &word_at(tokens, 1).unwrap_or_default().to_ascii_lowercase()[..] {
-        b"role" => Flags::ROLE,
-        b"default" if is_word(tokens, 2, b"role") => Flags::ROLE,
-        b"resource" => Flags::LOCK,
-        b"password" => Flags::NONE,
-        // MariaDB's SET STATEMENT … FOR stmt: the statement proper begins behind FOR.
-        b"statement" => {
-            let inner = tokens
-                .iter()
-                .position(|t| matches!(t, Token::Word(w) if w.eq_ignore_ascii_case(b"for")));
-            inner.map_or(Flags::WRITE, |at| {
-                head_flags(&tokens[at + 1..]).without(Flags::PLAIN_SET)
-            })
+    Flags::SET
+        | match &word_at(tokens, 1).unwrap_or_default().to_ascii_lowercase()[..] {
+            b"role" => Flags::ROLE,
+            b"default" if is_word(tokens, 2, b"role") => Flags::ROLE,
+            b"resource" => Flags::LOCK,
+            b"password" => Flags::NONE,
+            // MariaDB's SET STATEMENT … FOR stmt: the statement proper begins behind FOR.
+            b"statement" => {
+                let is_for =
+                    |t: &Token<'_>| matches!(t, Token::Word(w) if w.eq_ignore_ascii_case(b"for"));
+                let inner = tokens
+                    .iter()
+                    .position(is_for)
+                    .map_or(&[][..], |at| &tokens[at + 1..]);
+                head_flags(inner).without(Flags::PLAIN_SET)
+            }
+            _ if is_plain_set(&tokens[1..]) => Flags::PLAIN_SET,
+            // An expression may call a function that inserts.
+            _ => Flags::WRITE | Flags::INSERT,
         }
-        _ if is_plain_set(&tokens[1..]) => Flags::PLAIN_SET,
-        // An expression may call a function that inserts.
-        _ => Flags::WRITE,
-    }
 }
 
 /// Whether the text behind `SET` only assigns literals to session variables.

@@ -16,7 +16,6 @@ fn ordinary_statements_raise_nothing() {
         "SELECT c FROM sbtest1 WHERE id=5012",
         "select 1",
         "BEGIN",
-        "COMMIT",
         "  /* hint */ SELECT 'set @x = 1', \"call p()\", `plain` FROM t -- row_count()",
         "SELECT * FROM t WHERE email = 'a@b.c'",
         "SHOW TABLES",
@@ -24,72 +23,74 @@ fn ordinary_statements_raise_nothing() {
     ] {
         assert_eq!(flags(sql), Flags::NONE, "{sql}");
     }
-    for sql in [
-        "INSERT INTO t VALUES ('x@y', ';')",
-        "update t set a = 1",
-        "DROP TABLE IF EXISTS locks",
-    ] {
+    for sql in ["update t set a = 1", "DROP TABLE IF EXISTS locks"] {
         assert_eq!(flags(sql), Flags::WRITE, "{sql}");
     }
 }
 
+const FOUND: &[(&str, Flags)] = &[
+    ("SET @a = 1", Flags::USER_VARIABLE),
+    ("SELECT @b := 2", Flags::USER_VARIABLE),
+    ("select id into @x from t", Flags::USER_VARIABLE),
+    (
+        "LOAD DATA LOCAL INFILE 'x' INTO TABLE t (@a) SET b = @a",
+        Flags::USER_VARIABLE,
+    ),
+    ("CREATE  TEMPORARY TABLE t (a int)", Flags::TEMPORARY),
+    (
+        "create or replace temporary table t (a int)",
+        Flags::TEMPORARY,
+    ),
+    ("HANDLER t OPEN", Flags::HANDLER),
+    ("SELECT GET_LOCK('a', 1)", Flags::LOCK),
+    ("SELECT get_lock ('a', 1)", Flags::LOCK),
+    ("SELECT `get_lock`('a', 1)", Flags::LOCK),
+    ("FLUSH TABLES WITH READ LOCK", Flags::LOCK),
+    ("flush tables t for export", Flags::LOCK),
+    ("LOCK INSTANCE FOR BACKUP", Flags::LOCK),
+    ("BACKUP STAGE START", Flags::LOCK),
+    ("SET RESOURCE GROUP rg", Flags::LOCK),
+    ("SELECT LASTVAL(s)", Flags::LOCK),
+    ("SELECT PREVIOUS VALUE FOR s", Flags::LOCK),
+    ("LOCK TABLES t WRITE", Flags::LOCK_TABLES),
+    ("CALL p()", Flags::ROUTINE),
+    ("BEGIN NOT ATOMIC SELECT 1; END", Flags::ROUTINE),
+    (
+        "SET STATEMENT max_statement_time=5 FOR CALL p()",
+        Flags::ROUTINE,
+    ),
+    ("SET ROLE admin", Flags::ROLE),
+    ("SET DEFAULT ROLE admin", Flags::ROLE),
+    ("PREPARE s FROM 'select 1'", Flags::PREPARE),
+    ("EXECUTE IMMEDIATE 'select 1'", Flags::PREPARE),
+    ("SELECT ROW_COUNT()", Flags::ROW_COUNT),
+    ("SELECT FOUND_ROWS()", Flags::FOUND_ROWS),
+    (
+        "SELECT SQL_CALC_FOUND_ROWS * FROM t LIMIT 1",
+        Flags::CALC_FOUND_ROWS,
+    ),
+    ("SELECT LAST_INSERT_ID()", Flags::LAST_INSERT_ID),
+    ("SELECT @@identity", Flags::LAST_INSERT_ID),
+    ("SELECT CONNECTION_ID()", Flags::CONNECTION_ID),
+    ("GET DIAGNOSTICS @n = NUMBER", Flags::DIAGNOSTICS),
+    ("SHOW WARNINGS LIMIT 1", Flags::DIAGNOSTICS),
+    ("SELECT @@warning_count", Flags::DIAGNOSTICS),
+    ("SET session_track_schema = 1", Flags::SESSION_TRACK),
+    ("SELECT @@session.session_track_gtids", Flags::SESSION_TRACK),
+    ("SET wait_timeout = 5", Flags::TIMEOUT_VARIABLE),
+    ("SHOW SESSION VARIABLES LIKE 'x'", Flags::ALL_VARIABLES),
+    ("SAVEPOINT a", Flags::SAVEPOINT),
+    ("INSERT INTO t VALUES ('x@y', ';')", Flags::INSERT),
+    ("replace into t values (1)", Flags::INSERT),
+    ("DO f()", Flags::INSERT),
+    ("COMMIT", Flags::END_TRANSACTION),
+    ("rollback and chain", Flags::END_TRANSACTION),
+    ("select 1; set @a = 1", Flags::USER_VARIABLE),
+];
+
 #[test]
 fn what_trackers_miss_is_found() {
-    let cases = [
-        ("SET @a = 1", Flags::USER_VARIABLE),
-        ("SELECT @b := 2", Flags::USER_VARIABLE),
-        ("select id into @x from t", Flags::USER_VARIABLE),
-        (
-            "LOAD DATA LOCAL INFILE 'x' INTO TABLE t (@a) SET b = @a",
-            Flags::USER_VARIABLE,
-        ),
-        ("CREATE  TEMPORARY TABLE t (a int)", Flags::TEMPORARY),
-        (
-            "create or replace temporary table t (a int)",
-            Flags::TEMPORARY,
-        ),
-        ("HANDLER t OPEN", Flags::HANDLER),
-        ("SELECT GET_LOCK('a', 1)", Flags::LOCK),
-        ("SELECT get_lock ('a', 1)", Flags::LOCK),
-        ("SELECT `get_lock`('a', 1)", Flags::LOCK),
-        ("FLUSH TABLES WITH READ LOCK", Flags::LOCK),
-        ("flush tables t for export", Flags::LOCK),
-        ("LOCK INSTANCE FOR BACKUP", Flags::LOCK),
-        ("BACKUP STAGE START", Flags::LOCK),
-        ("SET RESOURCE GROUP rg", Flags::LOCK),
-        ("SELECT LASTVAL(s)", Flags::LOCK),
-        ("SELECT PREVIOUS VALUE FOR s", Flags::LOCK),
-        ("LOCK TABLES t WRITE", Flags::LOCK_TABLES),
-        ("CALL p()", Flags::ROUTINE),
-        ("BEGIN NOT ATOMIC SELECT 1; END", Flags::ROUTINE),
-        (
-            "SET STATEMENT max_statement_time=5 FOR CALL p()",
-            Flags::ROUTINE,
-        ),
-        ("SET ROLE admin", Flags::ROLE),
-        ("SET DEFAULT ROLE admin", Flags::ROLE),
-        ("PREPARE s FROM 'select 1'", Flags::PREPARE),
-        ("EXECUTE IMMEDIATE 'select 1'", Flags::PREPARE),
-        ("SELECT ROW_COUNT()", Flags::ROW_COUNT),
-        ("SELECT FOUND_ROWS()", Flags::FOUND_ROWS),
-        (
-            "SELECT SQL_CALC_FOUND_ROWS * FROM t LIMIT 1",
-            Flags::CALC_FOUND_ROWS,
-        ),
-        ("SELECT LAST_INSERT_ID()", Flags::LAST_INSERT_ID),
-        ("SELECT @@identity", Flags::LAST_INSERT_ID),
-        ("SELECT CONNECTION_ID()", Flags::CONNECTION_ID),
-        ("GET DIAGNOSTICS @n = NUMBER", Flags::DIAGNOSTICS),
-        ("SHOW WARNINGS LIMIT 1", Flags::DIAGNOSTICS),
-        ("SELECT @@warning_count", Flags::DIAGNOSTICS),
-        ("SET session_track_schema = 1", Flags::SESSION_TRACK),
-        ("SELECT @@session.session_track_gtids", Flags::SESSION_TRACK),
-        ("SET wait_timeout = 5", Flags::TIMEOUT_VARIABLE),
-        ("SHOW SESSION VARIABLES LIKE 'x'", Flags::TIMEOUT_VARIABLE),
-        ("SAVEPOINT a", Flags::SAVEPOINT),
-        ("select 1; set @a = 1", Flags::USER_VARIABLE),
-    ];
-    for (sql, expected) in cases {
+    for &(sql, expected) in FOUND {
         assert!(flags(sql).any(expected), "{sql}: {:?}", flags(sql));
         let lower = sql.to_lowercase();
         assert!(flags(&lower).any(expected), "{lower}");
@@ -155,7 +156,7 @@ fn only_sets_of_literals_are_plain() {
         "SET @@long_query_time = 1.5",
         "SET AUTOCOMMIT = 1;",
     ] {
-        assert_eq!(flags(sql), Flags::PLAIN_SET, "{sql}");
+        assert_eq!(flags(sql), Flags::PLAIN_SET | Flags::SET, "{sql}");
     }
     for sql in [
         "SET time_zone = DEFAULT",
@@ -232,6 +233,7 @@ proptest! {
         let with = Scanner::default().scan(sql.as_bytes(), LexMode::default());
         let without = statement::classify(sql.as_bytes(), LexMode::default());
         // "with" heads and the like are writes either way; nothing else may differ.
-        prop_assert_eq!(with.flags.without(Flags::WRITE), without.flags.without(Flags::WRITE), "{}", sql);
+        let writes = Flags::WRITE | Flags::INSERT;
+        prop_assert_eq!(with.flags.without(writes), without.flags.without(writes), "{}", sql);
     }
 }
