@@ -2,5 +2,6 @@
 
 pub mod directory;
 pub mod pins;
+pub mod plan;
 pub mod scan;
 pub mod timers;

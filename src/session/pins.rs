@@ -21,6 +21,9 @@ pub enum Cleaning {
 }
 
 impl Pins {
+    /// No reason.
+    pub const NONE: Self = Self(0);
+
     /// Whether any reason stands.
     pub const fn any(self) -> bool {
         self.0 != 0

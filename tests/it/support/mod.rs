@@ -1,6 +1,7 @@
 //! What integration tests share: private servers, a packet-level client, Sidepool in process.
 
 pub mod servers;
+pub mod sidepool;
 pub mod wire;
 
 use std::time::{Duration, Instant};

@@ -85,6 +85,8 @@ pub struct Wire {
     /// The final OK of the login.
     pub login_ok: Vec<u8>,
     secure: bool,
+    nonce: Vec<u8>,
+    plugin: String,
 }
 
 /// An ERR packet.
@@ -178,6 +180,8 @@ impl Wire {
             server_version: String::new(),
             login_ok: Vec::new(),
             secure,
+            nonce: Vec::new(),
+            plugin: String::new(),
         };
         wire.log_in(login).await?;
         Ok(wire)
@@ -221,7 +225,23 @@ impl Wire {
             out.extend_from_slice(&attributes);
         }
         self.send(1, &out).await;
+        (self.nonce, self.plugin) = (nonce.clone(), plugin);
         self.finish_auth(nonce, login.password).await
+    }
+
+    /// `COM_CHANGE_USER` to no database.
+    pub async fn change_user(&mut self, user: &str, password: &str) -> Result<(), ServerError> {
+        let scramble = scramble(&self.plugin, &self.nonce, password);
+        let mut out = vec![0x11];
+        out.extend_from_slice(user.as_bytes());
+        out.extend_from_slice(&[0, scramble.len() as u8]);
+        out.extend_from_slice(&scramble);
+        out.extend_from_slice(&[0, 45, 0]);
+        out.extend_from_slice(self.plugin.as_bytes());
+        // No connection attributes.
+        out.extend_from_slice(&[0, 0]);
+        self.send(0, &out).await;
+        self.finish_auth(self.nonce.clone(), password).await
     }
 
     fn parse_greeting(&mut self, greeting: &[u8]) -> (u32, Vec<u8>, String) {
