@@ -44,10 +44,11 @@ const VIRTUALS: &[(&str, Virtual)] = &[
     ("interactive_timeout", Virtual::InteractiveTimeout),
 ];
 
-/// Consumed, advanced or replaced by statements, so that a read-back does not say what was set; and
-/// `character_set_database`, `collation_database`, which follow the schema without being named and
-/// are named only when a client sets them against it. MariaDB's `max_relay_log_size` belongs to the
-/// replication channel that `default_master_connection` names.
+/// A read-back does not say what was set. Consumed, advanced or replaced by statements; or
+/// `character_set_database`, `collation_database`, which follow the schema without being named and are
+/// named only when a client sets them against it; or MariaDB's `default_master_connection`, which after a
+/// while reads as what its freed memory holds now (10.11.19), with `max_relay_log_size`, which belongs to
+/// the replication channel it names.
 const NEVER_REPLAYED: &[&str] = &[
     "timestamp",
     "insert_id",
@@ -58,6 +59,7 @@ const NEVER_REPLAYED: &[&str] = &[
     "wsrep_gtid_seq_no",
     "original_commit_timestamp",
     "max_relay_log_size",
+    "default_master_connection",
     "character_set_database",
     "collation_database",
 ];
@@ -78,7 +80,9 @@ const IGNORED: &[&str] = &[
     "max_user_connections",
 ];
 
-/// Refused to an ordinary account on MariaDB 10.11.19 (1227), or not sure to be accepted twice.
+/// Refused to an ordinary account on MariaDB 10.11.19 (1227), or not sure to be accepted again: a table or
+/// directory may be gone, `system_versioning_asof` does not take the 'DEFAULT' that it shows, and with little
+/// `max_session_mem_used` the replay itself is refused.
 const GUARDED_MARIADB: &[&str] = &[
     "binlog_alter_two_phase",
     "binlog_annotate_row_events",
@@ -90,6 +94,7 @@ const GUARDED_MARIADB: &[&str] = &[
     "innodb_ft_user_stopword_table",
     "innodb_tmpdir",
     "log_disabled_statements",
+    "max_session_mem_used",
     "server_id",
     "skip_parallel_replication",
     "skip_replication",
@@ -100,7 +105,9 @@ const GUARDED_MARIADB: &[&str] = &[
     "wsrep_on",
 ];
 
-/// Refused to an ordinary account on MySQL 9.7.4 (1227), or not sure to be accepted twice.
+/// Refused to an ordinary account on MySQL 9.7.4 (1227), `require_row_format` only when set back to OFF; or
+/// not sure to be accepted again: a table or directory may be gone, and with little `parser_max_mem_size` the
+/// replay itself is refused (3170).
 const GUARDED_MYSQL: &[&str] = &[
     "binlog_direct_non_transactional_updates",
     "binlog_format",
@@ -126,7 +133,9 @@ const GUARDED_MYSQL: &[&str] = &[
     "max_insert_delayed_threads",
     "min_examined_row_limit",
     "original_server_version",
+    "parser_max_mem_size",
     "preload_buffer_size",
+    "require_row_format",
     "select_into_buffer_size",
     "select_into_disk_sync_delay",
     "sql_generate_invisible_primary_key",

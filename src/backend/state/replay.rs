@@ -8,6 +8,7 @@ use std::collections::HashMap;
 
 use super::catalog::VarId;
 use super::store::State;
+use super::value::{Quoting, Value};
 
 /// How well a backend connection in one state serves a session in another; the order of choice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -104,7 +105,7 @@ fn build(from: &State, to: &State) -> Result<Replay, Unreplayable> {
     let database = database_change(from, to)?;
     let assignments = assignments(from, to)?;
     Ok(Replay {
-        set_sql: (!assignments.is_empty()).then(|| set_sql(to, &assignments)),
+        set_sql: (!assignments.is_empty()).then(|| set_sql(from, to, &assignments)),
         database,
     })
 }
@@ -146,7 +147,8 @@ fn assignments(from: &State, to: &State) -> Result<Vec<VarId>, Unreplayable> {
     Ok(assigned)
 }
 
-fn set_sql(to: &State, assignments: &[VarId]) -> Bytes {
+fn set_sql(from: &State, to: &State, assignments: &[VarId]) -> Bytes {
+    let quoting = quoting(from);
     let mut sql = BytesMut::from(&b"SET "[..]);
     for (i, &id) in assignments.iter().enumerate() {
         sql.put_slice(if i == 0 {
@@ -156,9 +158,22 @@ fn set_sql(to: &State, assignments: &[VarId]) -> Bytes {
         });
         sql.put_slice(to.catalog().name(id).as_bytes());
         sql.put_u8(b'=');
-        to.get(id).put_literal(&mut sql);
+        to.get(id).put_literal(&mut sql, quoting);
     }
     sql.freeze()
+}
+
+/// All literals of a `SET` are read under the charsets before it. Where `character_set_connection` is
+/// wide (any client may say `SET collation_connection=utf16_bin`), both servers took `'InnoDB'` for a
+/// few letters of UTF-16: unknown engine, unknown charset. An introducer prevents that.
+fn quoting(from: &State) -> Quoting {
+    let charset = from
+        .get_named("character_set_connection")
+        .and_then(Value::as_bytes);
+    match charset {
+        Some(b"ucs2" | b"utf16" | b"utf16le" | b"utf32") => Quoting::Introduced,
+        _ => Quoting::Plain,
+    }
 }
 
 /// What was found for a pair of states.

@@ -61,19 +61,31 @@ impl Value {
     }
 
     /// Appends the literal. Only meaningful where [`is_replayable`](Self::is_replayable).
-    pub(super) fn put_literal(&self, out: &mut BytesMut) {
+    pub(super) fn put_literal(&self, out: &mut BytesMut, quoting: Quoting) {
         match self {
             Self::Null => out.put_slice(b"NULL"),
             Self::Number(text) => out.put_slice(text),
             // Single quotes delimit a string under ANSI_QUOTES too; what stands between them has
             // neither a quote nor a backslash, so NO_BACKSLASH_ESCAPES makes no difference.
             Self::Text(bytes) => {
-                out.put_u8(b'\'');
+                out.put_slice(match quoting {
+                    Quoting::Plain => b"'",
+                    Quoting::Introduced => b"_latin1'",
+                });
                 out.put_slice(bytes);
                 out.put_u8(b'\'');
             }
         }
     }
+}
+
+/// How text is quoted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Quoting {
+    /// `'text'`.
+    Plain,
+    /// `_latin1'text'`, for a connection charset that is no superset of ASCII.
+    Introduced,
 }
 
 /// How a column's type makes its text a literal.
@@ -131,7 +143,7 @@ mod tests {
 
     fn literal(value: &Value) -> String {
         let mut out = BytesMut::new();
-        value.put_literal(&mut out);
+        value.put_literal(&mut out, Quoting::Plain);
         String::from_utf8(out.to_vec()).unwrap()
     }
 
@@ -171,7 +183,7 @@ mod tests {
             assert!(Value::number(good).is_replayable(), "{good}");
         }
         for bad in [
-            "", "-", ".5", "1.", "\0001", "1 ", "0x10", "1;2", "nan", "1e",
+            "", "-", ".5", "1.", "\x001", "1 ", "0x10", "1;2", "nan", "1e",
         ] {
             assert!(!Value::number(bad).is_replayable(), "{bad}");
         }

@@ -163,6 +163,12 @@ fn replays_are_made_once_and_the_cache_is_bounded() {
 /// What a `SET` does on a server, as far as this module relies on it: assignments from left to right, each with
 /// its measured side effects.
 fn apply(sql: &str, values: &mut BTreeMap<String, String>) {
+    let wide = matches!(values["character_set_connection"].as_str(), "'ucs2'");
+    let sql = &if wide {
+        introduced(sql)
+    } else {
+        sql.to_owned()
+    };
     for assignment in sql.strip_prefix("SET ").unwrap().split(",@@session.") {
         let (name, literal) = assignment
             .trim_start_matches("@@session.")
@@ -189,6 +195,11 @@ fn apply(sql: &str, values: &mut BTreeMap<String, String>) {
     }
 }
 
+/// Under a wide connection charset only literals with an introducer mean what they say.
+fn introduced(sql: &str) -> String {
+    sql.replace("='", "='garbled ").replace("=_latin1'", "='")
+}
+
 fn charset_of(collation: &str) -> &str {
     collation.split('_').next().unwrap()
 }
@@ -197,7 +208,7 @@ fn model(state: &State) -> BTreeMap<String, String> {
     let catalog = state.catalog();
     let literal = |id| {
         let mut out = BytesMut::new();
-        state.get(id).put_literal(&mut out);
+        state.get(id).put_literal(&mut out, Quoting::Plain);
         String::from_utf8(out.to_vec()).unwrap()
     };
     catalog
