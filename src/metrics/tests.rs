@@ -196,6 +196,7 @@ fn what_names_metrics_names_real_ones() {
         "docs/METRICS.md",
         "deploy/prometheus/alerts.yml",
         "deploy/prometheus/alerts.test.yml",
+        "deploy/grafana/sidepool.json",
     ] {
         let text = file(path);
         let mut found = 0;
