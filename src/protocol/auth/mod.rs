@@ -1,1 +1,3 @@
 //! Proving who somebody is: the exchanges of both sides, without I/O.
+
+pub mod server;
