@@ -1,1 +1,30 @@
-//! Settings: loading, validation, live changes.
+//! Settings: their types, defaults, loading, validation and live changes.
+//!
+//! `settings`, `client` and `auth` hold one struct per section; `schema` is the one table of keys.
+
+mod text;
+
+mod address;
+mod auth;
+mod client;
+mod pattern;
+mod secret;
+mod settings;
+mod words;
+
+pub use address::{BackendAddress, ListenAddress};
+pub use auth::{Admission, AllowRule, AuthSettings, UserSettings};
+pub use client::{
+    AutoSettings, ClientIdentity, ClientOverrides, ClientRule, ClientSettings, EffectiveClient,
+};
+pub use pattern::Pattern;
+pub use secret::Secret;
+pub use settings::{
+    AdminSettings, BackendSettings, BackendTls, ConsoleSettings, ListenerSettings, ListenerTls,
+    LogSettings, PoolSettings, ServerSettings, Settings,
+};
+pub use text::{format_duration, parse_duration, unless_zero};
+pub use words::{
+    AuthMode, BackendTlsMode, ByteSize, ClientTlsMode, CloseNotice, IdleMode, Keepalive, LogFormat,
+    LogLevel, OnPin, PingMode, Role,
+};
