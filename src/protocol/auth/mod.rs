@@ -4,6 +4,7 @@
 //! that wipe themselves, the auth switch and the password's journey under RSA.
 
 pub mod client;
+pub mod server;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use zeroize::Zeroizing;
