@@ -85,10 +85,10 @@ mysql_fetch() {
 
 mysql_fetch_into() {
     local prefix=$1 new=$1.new config=$1.apt uri key suite packages
-    command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null || {
+    if ! command -v apt-get >/dev/null || ! command -v dpkg-deb >/dev/null; then
         warn "no apt-get here"
         return 1
-    }
+    fi
     read -r uri key < <(distribution_source) || {
         warn "no source of this distribution found among this machine's package sources"
         return 1
