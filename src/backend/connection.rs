@@ -80,6 +80,11 @@ impl Identity {
         }
     }
 
+    /// What was negotiated with the server.
+    pub const fn capabilities(&self) -> Capabilities {
+        self.capabilities
+    }
+
     /// Whether the text of a `COM_QUERY` is preceded by query attributes.
     pub const fn has_query_attributes(&self) -> bool {
         self.capabilities.contains(Capabilities::QUERY_ATTRIBUTES)
