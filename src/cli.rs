@@ -123,12 +123,12 @@ impl Outcome {
 
     /// Prints both texts and gives the exit code. Output that nobody reads any more is no failure.
     pub fn finish(self) -> ExitCode {
-        // Warnings first, so that on a terminal they do not hide behind a page of settings' end.
-        let _ = io::stderr().write_all(self.stderr.as_bytes());
+        // Warnings last, so that on a terminal they stand below the page of settings.
         let mut stdout = io::stdout();
         let _ = stdout
             .write_all(self.stdout.as_bytes())
             .and_then(|()| stdout.flush());
+        let _ = io::stderr().write_all(self.stderr.as_bytes());
         ExitCode::from(self.code)
     }
 }
