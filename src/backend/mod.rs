@@ -2,6 +2,7 @@
 
 pub mod connection;
 pub mod dial;
+pub mod dialer;
 pub mod facts;
 pub mod key;
 pub mod login;
