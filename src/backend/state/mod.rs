@@ -13,14 +13,16 @@ mod replay;
 mod store;
 mod transitions;
 mod value;
+mod virtuals;
 
 pub use baseline::Baselines;
-pub use catalog::{Catalog, Class, Discovery, Family, ReadBack, VarId, Virtual};
+pub use catalog::{Catalog, Class, Discovery, Family, ReadBack, VarId};
 pub use read::{ReadError, ReadQuery, Reading, SchemaColumn};
 pub use replay::{DatabaseChange, Fit, Replay, Unreplayable, fit, replay};
 pub use store::{State, StateIds, StateStore};
 pub use transitions::KnownTransitions;
 pub use value::{ColumnKind, Value};
+pub use virtuals::{IdleTimeouts, Virtual};
 
 #[cfg(test)]
 mod testing;

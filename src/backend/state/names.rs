@@ -4,7 +4,8 @@
 //! own database: every session variable was set to many values and all of `@@…` compared before and
 //! after with what the trackers named; then what was read was set again on another connection.
 
-use super::catalog::{Class, Family, Virtual};
+use super::catalog::{Class, Family};
+use super::virtuals::Virtual;
 
 /// The class of the variable `name` (lower case) on servers of `family`.
 pub(super) fn class_of(family: Family, name: &str) -> Class {
@@ -29,7 +30,6 @@ pub(super) fn class_of(family: Family, name: &str) -> Class {
 }
 
 const VIRTUALS: &[(&str, Virtual)] = &[
-    ("session_track_gtids", Virtual::TrackGtids),
     ("session_track_schema", Virtual::TrackSchema),
     ("session_track_state_change", Virtual::TrackStateChange),
     (
@@ -294,7 +294,7 @@ const KNOWN_MARIADB: &str = "alter_algorithm analyze_max_length analyze_sample_p
     wsrep_retry_autocommit wsrep_sync_wait wsrep_trx_fragment_size wsrep_trx_fragment_unit";
 
 /// `performance_schema.variables_metadata` of MySQL 9.7.4, and what 5.7 and 8.x had besides.
-const KNOWN_MYSQL: &str = "auto_increment_increment auto_increment_offset autocommit avoid_temporal_upgrade big_tables \
+const KNOWN_MYSQL: &str = "auto_increment_increment auto_increment_offset autocommit big_tables \
     binlog_direct_non_transactional_updates binlog_format binlog_row_image binlog_row_value_options \
     binlog_rows_query_log_events binlog_transaction_compression \
     binlog_transaction_compression_level_zstd block_encryption_mode bulk_insert_buffer_size \
@@ -311,9 +311,9 @@ const KNOWN_MYSQL: &str = "auto_increment_increment auto_increment_offset autoco
     histogram_generation_max_mem_size identity immediate_server_version information_schema_stats_expiry \
     innodb_ddl_buffer_size innodb_ddl_threads innodb_ft_enable_stopword innodb_ft_user_stopword_table \
     innodb_lock_wait_timeout innodb_parallel_read_threads innodb_strict_mode innodb_support_xa \
-    innodb_table_locks innodb_tmpdir insert_id interactive_timeout internal_tmp_disk_storage_engine \
+    innodb_table_locks innodb_tmpdir insert_id interactive_timeout \
     internal_tmp_mem_storage_engine join_buffer_size keep_files_on_create last_insert_id lc_messages \
-    lc_time_names lock_wait_timeout log_warnings long_query_time low_priority_updates max_allowed_packet \
+    lc_time_names lock_wait_timeout long_query_time low_priority_updates max_allowed_packet \
     max_delayed_threads max_error_count max_execution_time max_heap_table_size \
     max_insert_delayed_threads max_join_size max_length_for_sort_data max_points_in_geometry \
     max_seeks_for_key max_sort_length max_sp_recursion_depth max_tmp_tables max_user_connections \
@@ -336,6 +336,6 @@ const KNOWN_MYSQL: &str = "auto_increment_increment auto_increment_offset autoco
     sql_log_off sql_mode sql_notes sql_quote_show_create sql_require_primary_key sql_safe_updates \
     sql_select_limit sql_warnings statement_id terminology_use_previous time_zone timestamp \
     tmp_table_size transaction_alloc_block_size transaction_allow_batching transaction_isolation \
-    transaction_prealloc_size transaction_read_only transaction_write_set_extraction tx_isolation \
+    transaction_prealloc_size transaction_read_only tx_isolation \
     tx_read_only unique_checks updatable_views_with_limit use_secondary_engine wait_timeout \
     warning_count windowing_use_high_precision xa_detach_on_prepare";

@@ -187,14 +187,60 @@ mod tests {
         assert_eq!(split_row(b"\x05a"), None);
     }
 
+    /// `SELECT @@autocommit,@@time_zone,@@character_set_results,@@long_query_time,HEX(…) LIMIT 1` after
+    /// `SET character_set_results=NULL`, in the database `app`.
     #[test]
-    fn types_are_found_behind_the_names() {
-        // MariaDB 10.11.19, SELECT @@autocommit: 8 is LONGLONG.
-        let definition = b"\x03def\x00\x00\x00\x0c@@autocommit\x00\x0c\x3f\x00\x01\x00\x00\x00\x08\x80\x00\x00\x00\x00";
-        assert_eq!(kind_of_definition(definition), Some(ColumnKind::Number));
-        assert_eq!(
-            kind_of_definition(&definition[..definition.len() - 1]),
-            None
-        );
+    fn packets_as_both_servers_send_them() {
+        let maria: [&[u8]; 5] = [
+            b"\x03def\x00\x00\x00\x0c@@autocommit\x00\x0c?\x00\x01\x00\x00\x00\x08\x80\x00\x00\x00\x00",
+            b"\x03def\x00\x00\x00\x0b@@time_zone\x00\x0c!\x00\x12\x00\x00\x00\xfd\x00\x00'\x00\x00",
+            b"\x03def\x00\x00\x00\x17@@character_set_results\x00\x0c!\x00\x00\x00\x00\x00\xfd\x00\x00'\x00\x00",
+            b"\x03def\x00\x00\x00\x11@@long_query_time\x00\x0c?\x00\x15\x00\x00\x00\x05\x80\x00\x06\x00\x00",
+            b"\x03def\x00\x00\x00&HEX(CONVERT(DATABASE() USING utf8mb4))\x00\x0c-\x00\x00\x08\x00\x00\xfd\x00\x00\x00\x00\x00",
+        ];
+        let mysql: [&[u8]; 5] = [
+            b"\x03def\x00\x00\x00\x0c@@autocommit\x00\x0c?\x00\x01\x00\x00\x00\x08\x80\x00\x00\x00\x00",
+            b"\x03def\x00\x00\x00\x0b@@time_zone\x00\x0c!\x00\xff\xff\x00\x00\xfd\x00\x00\x1f\x00\x00",
+            b"\x03def\x00\x00\x00\x17@@character_set_results\x00\x0c!\x00\xff\xff\x00\x00\xfd\x00\x00\x1f\x00\x00",
+            b"\x03def\x00\x00\x00\x11@@long_query_time\x00\x0c?\x00\x17\x00\x00\x00\x05\x80\x00\x06\x00\x00",
+            b"\x03def\x00\x00\x00&HEX(CONVERT(DATABASE() USING utf8mb4))\x00\x0c\xff\x00\x00\x08\x00\x00\xfd\x00\x00\x1f\x00\x00",
+        ];
+        let row = b"\x011\x06SYSTEM\xfb\x0910.000000\x06617070";
+        let query = ReadQuery {
+            sql: Bytes::new(),
+            vars: (0..4).map(VarId).collect(),
+            schema: SchemaColumn::Include,
+        };
+        for definitions in [maria, mysql] {
+            let reading = query.decode_packets(definitions, row).unwrap();
+            let values: Vec<Value> = reading.vars.into_iter().map(|(_, value)| value).collect();
+            let expected = [
+                Value::number("1"),
+                Value::text("SYSTEM"),
+                Value::Null,
+                Value::number("10.000000"),
+            ];
+            assert_eq!(values, expected);
+            assert_eq!(reading.schema, Some(Some("app".into())));
+            let short = query.decode_packets(definitions[1..].iter().copied(), row);
+            assert_eq!(
+                short,
+                Err(ReadError::Columns {
+                    got: 4,
+                    expected: 5
+                })
+            );
+        }
+        assert_eq!(query.decode_packets(maria, b"\x05a"), Err(ReadError::Cut));
+    }
+
+    #[test]
+    fn types_are_found_behind_any_number_of_names() {
+        // With EXTENDED_METADATA one more string (here empty) stands in front of the fixed part.
+        let extended =
+            b"\x03def\x00\x00\x00\x01a\x00\x00\x0c\x3f\x00\x01\x00\x00\x00\x08\x80\x00\x00\x00\x00";
+        assert_eq!(kind_of_definition(extended), Some(ColumnKind::Number));
+        assert_eq!(kind_of_definition(&extended[..extended.len() - 1]), None);
+        assert_eq!(kind_of_definition(b""), None);
     }
 }

@@ -190,14 +190,30 @@ impl State {
         }
     }
 
+    /// This session's wishes on another server, or after its globals changed: whatever differs from `first`, in
+    /// which the session began, put into `onto`, the first state there. The database is this state's. `None` if a
+    /// variable that differs does not exist there.
+    #[must_use]
+    pub fn rebase(&self, first: &Self, onto: &Self) -> Option<Self> {
+        let ours = self.catalog();
+        let theirs = onto.catalog();
+        let changes: Option<Vec<_>> = ours
+            .ids()
+            .filter(|&id| self.get(id) != first.get(id))
+            .map(|id| Some((theirs.id(ours.name(id))?, self.get(id).clone())))
+            .collect();
+        Some(
+            onto.with(&changes?)
+                .with_schema(self.schema().map(|name| &name[..])),
+        )
+    }
+
     /// Why a session in this state, which began in `first`, is pinned; `None` if its state can be made
     /// on another backend connection.
     pub fn pin_reason(&self, first: &Self) -> Option<PinReason> {
-        let replayable = self.0.guard.id == first.0.guard.id
-            && self
-                .catalog()
-                .ids()
-                .all(|id| self.get(id) == first.get(id) || self.get(id).is_replayable())
+        let literal = |id| self.get(id) == first.get(id) || self.get(id).is_replayable();
+        let replayable = self.same_guard(first)
+            && (self.all_replayable() || self.catalog().ids().all(literal))
             && (self.schema_id() == first.schema_id() || self.schema_is_replayable());
         (!replayable).then_some(PinReason::SessionVariable)
     }
@@ -294,8 +310,8 @@ impl StoreInner {
     }
 }
 
-/// A hash table of weak references. Never upgrades more than it returns, so that nothing is dropped
-/// under the lock that protects it but by the caller's own doing.
+/// A hash table of weak references. What it holds takes no lock when it is dropped, so that an entry may lose
+/// its last owner under the lock that protects the table.
 #[derive(Debug)]
 struct WeakTable<T> {
     entries: HashMap<u64, Vec<Weak<T>>>,

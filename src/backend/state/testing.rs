@@ -66,6 +66,7 @@ pub(crate) const MYSQL_NAMES: &[&str] = &[
     "max_join_size",
     "pseudo_replica_mode",
     "session_track_gtids",
+    "session_track_schema",
     "sql_big_selects",
     "sql_mode",
     "statement_id",

@@ -12,8 +12,9 @@ const MAX_TEXT: usize = 1024;
 
 /// Outcomes of plain `SET` statements of literals, by state and exact text; least recently used go first.
 ///
-/// The caller offers only statements whose outcome depends on nothing but the state before: the scan says
-/// which. To be cleared when a global variable changes, because servers clamp values to global limits.
+/// The caller offers only statements whose outcome depends on nothing but the state before, and that ended without
+/// a warning: the scan says which. `SET CHARACTER SET` is none (MariaDB 10.11.19 sets `character_set_connection`
+/// to the database's charset, which can be altered), nor is anything with `DEFAULT`. To be cleared when a global variable changes, because servers clamp values to global limits.
 #[derive(Debug)]
 pub struct KnownTransitions(Mutex<Inner>);
 

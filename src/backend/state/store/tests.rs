@@ -117,3 +117,26 @@ fn ids_are_unique_over_stores() {
     let b = StateStore::new(catalog, ids).intern(vec![], None);
     assert_ne!(a.id(), b.id());
 }
+
+#[test]
+fn wishes_move_to_another_server() {
+    let first = testing::first_state();
+    let there = StateStore::new(
+        testing::catalog(testing::MYSQL, testing::MYSQL_NAMES),
+        StateIds::default(),
+    );
+    let onto = there.intern(vec![], None);
+    let set = |name: &str| (first.catalog().id(name).unwrap(), Value::text("x"));
+    let wishes = first.with(&[set("time_zone")]).with_schema(Some(b"app"));
+    let moved = wishes.rebase(&first, &onto).unwrap();
+    assert_eq!(moved.get_named("time_zone"), Some(&Value::text("x")));
+    assert_eq!(moved.schema().unwrap(), "app");
+    assert_eq!(
+        moved.get_named("sql_mode"),
+        Some(&Value::Null),
+        "theirs, not ours"
+    );
+    let own = first.with(&[set("wsrep_osu_method")]);
+    assert_eq!(own.rebase(&first, &onto), None);
+    assert_eq!(first.rebase(&first, &onto), Some(onto));
+}
