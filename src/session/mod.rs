@@ -1,5 +1,6 @@
 //! One logical connection of a client.
 
+pub mod context;
 pub mod directory;
 pub mod pins;
 pub mod plan;
