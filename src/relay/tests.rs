@@ -1,1 +1,3 @@
-
+mod captures;
+mod sockets;
+mod translation;
