@@ -1,3 +1,4 @@
 mod captures;
+mod model;
 mod sockets;
 mod translation;

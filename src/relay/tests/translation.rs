@@ -2,15 +2,14 @@
 //! however the bytes are cut.
 
 use bytes::{Buf, BytesMut};
-use proptest::prelude::*;
 
 use super::captures::{Capture, MARIADB, MYSQL, Packets, SAME};
 use crate::protocol::command::ResponseShape;
-use crate::protocol::packet::{HEADER_LEN, Header, MAX_PAYLOAD, put_packet};
-use crate::protocol::reply::{OkPacket, SessionChange, StatusFlags};
+use crate::protocol::packet::{HEADER_LEN, Header};
+use crate::protocol::reply::{OkPacket, StatusFlags};
 use crate::protocol::response::{Framing, Violation};
 use crate::relay::translate::{Flow, Translator};
-use crate::relay::{Answer, End, Request, TrackerFilter};
+use crate::relay::{Answer, Request, TrackerFilter};
 
 const BOTH: Framing = Framing::MODERN;
 const DEPRECATE: Framing = Framing {
@@ -25,13 +24,13 @@ const CLASSIC: Framing = Framing::CLASSIC;
 
 /// What came out of the translator.
 #[derive(Debug, PartialEq)]
-struct Outcome {
-    bytes: Vec<u8>,
-    answer: Answer,
+pub(super) struct Outcome {
+    pub(super) bytes: Vec<u8>,
+    pub(super) answer: Answer,
 }
 
 /// Feeds `input` in pieces of `chunk` bytes; `flush` after each piece as if nothing else had come.
-fn translate(
+pub(super) fn translate(
     input: &[u8],
     chunk: usize,
     flush: bool,
@@ -77,7 +76,32 @@ fn translate(
     })
 }
 
-fn request<'a>(
+/// Feeds bytes that need not be an answer: what came out, how it ended, and how much was taken.
+pub(super) fn try_translate(
+    input: &[u8],
+    chunk: usize,
+    request: &Request<'_>,
+) -> (Vec<u8>, String) {
+    let mut translator = Translator::new(request);
+    let (mut read, mut out, mut taken) = (BytesMut::new(), BytesMut::new(), 0);
+    let mut pieces = input.chunks(chunk);
+    loop {
+        let fed = match translator.feed(&mut read, &mut out) {
+            Ok(fed) => fed,
+            // How much was taken before a violation depends on the cut.
+            Err(violation) => return (Vec::new(), violation.to_string()),
+        };
+        out.extend_from_slice(&read[fed.tail.clone()]);
+        read.advance(fed.consumed);
+        taken += fed.consumed;
+        match (fed.flow, pieces.next()) {
+            (Flow::More, Some(piece)) => read.extend_from_slice(piece),
+            (flow, _) => return (out.to_vec(), format!("{flow:?} after {taken}")),
+        }
+    }
+}
+
+pub(super) fn request<'a>(
     shape: ResponseShape,
     backend: Framing,
     client: Framing,
