@@ -1,6 +1,7 @@
 //! What it costs to relay one answer, in both framings, over streams in memory (no system calls).
 
 #![allow(missing_docs, reason = "criterion's macros")]
+#![allow(clippy::expect_used, reason = "a bench that cannot run shall say so")]
 
 use std::hint::black_box;
 use std::io;

@@ -81,156 +81,164 @@ fn spell(shape: Shape, framing: Framing, packets: &[&[u8]]) -> Result<String, Vi
     Ok(word)
 }
 
+/// An answer's shape, its packets, and what they are.
+type Case = (Shape, &'static [&'static [u8]], &'static str);
+
+/// The first packet of a PREPARE answer.
+const fn prepare(params: u8, columns: u8) -> [u8; 12] {
+    [0, 1, 0, 0, 0, columns, 0, params, 0, 0, 0, 0]
+}
+
+const MODERN_ANSWERS: &[Case] = &[
+    (Shape::Query, &[OK_LAST], "O"),
+    (Shape::Query, &[ERR_PACKET], "X"),
+    (Shape::Query, &[OK_MORE, OK_MORE, OK_LAST], "OOO"),
+    (Shape::Query, &[OK_MORE, ERR_PACKET], "OX"),
+    (Shape::Query, &[&[1], COLUMN, END_LAST], "#CE"),
+    (Shape::Query, &[&[1], COLUMN, ROW, END_LAST], "#CrE"),
+    (
+        Shape::Query,
+        &[&[2], COLUMN, COLUMN, ROW, NULL_ROW, ROW, END_LAST],
+        "#cCrrrE",
+    ),
+    (Shape::Query, &[&[1], COLUMN, ROW, ERR_PACKET], "#CrX"),
+    (Shape::Query, &[&[1], COLUMN, ERR_PACKET], "#CX"),
+    (Shape::Query, &[&[1], ERR_PACKET], "#X"),
+    (
+        Shape::Query,
+        &[&[1], COLUMN, ROW, END_MORE, OK_LAST],
+        "#CrEO",
+    ),
+    (
+        Shape::Query,
+        &[&[1], COLUMN, END_MORE, &[1], COLUMN, ROW, END_LAST],
+        "#CE#CrE",
+    ),
+    (Shape::Query, &[b"\xfbx.csv", OK_LAST], "FO"),
+    (Shape::Query, &[b"\xfbx.csv", ERR_PACKET], "FX"),
+    (
+        Shape::Query,
+        &[OK_MORE, b"\xfbx.csv", OK_MORE, OK_LAST],
+        "OFOO",
+    ),
+    (Shape::Execute, &[OK_LAST], "O"),
+    (
+        Shape::Execute,
+        &[&[1], COLUMN, BINARY_ROW, END_LAST],
+        "#CrE",
+    ),
+    (Shape::Execute, &[&[1], COLUMN, END_CURSOR], "#CE"),
+    (
+        Shape::Execute,
+        &[&[1], COLUMN, BINARY_ROW, END_MORE, OK_LAST],
+        "#CrEO",
+    ),
+    (Shape::Fetch, &[END_LAST], "E"),
+    (Shape::Fetch, &[BINARY_ROW, BINARY_ROW, END_CURSOR], "rrE"),
+    (Shape::Fetch, &[ERR_PACKET], "X"),
+    (Shape::Fetch, &[BINARY_ROW, ERR_PACKET], "rX"),
+    (Shape::FieldList, &[END_LAST], "E"),
+    (Shape::FieldList, &[COLUMN, COLUMN, END_LAST], "ccE"),
+    (Shape::FieldList, &[ERR_PACKET], "X"),
+    (Shape::Single, &[OK_LAST], "O"),
+    (Shape::Single, &[ERR_PACKET], "X"),
+    (Shape::Single, &[END_LAST], "E"),
+    (Shape::Single, &[EOF_LAST], "e"),
+    (Shape::Single, &[OK_MORE], "O"),
+    (Shape::Text, &[b"Uptime: 1"], "t"),
+    (Shape::Text, &[b""], "t"),
+    (Shape::Text, &[ERR_PACKET], "X"),
+    (Shape::Prepare, &[ERR_PACKET], "X"),
+    (Shape::Prepare, &[&prepare(0, 0)], "P"),
+    (Shape::Prepare, &[&prepare(2, 0), COLUMN, COLUMN], "PdD"),
+    (Shape::Prepare, &[&prepare(0, 1), COLUMN], "PD"),
+    (
+        Shape::Prepare,
+        &[&prepare(1, 2), COLUMN, COLUMN, COLUMN],
+        "PDdD",
+    ),
+    (Shape::Prepare, &[&prepare(1, 2), COLUMN, ERR_PACKET], "PDX"),
+];
+
 #[test]
 fn answers_of_every_shape_in_modern_framing() {
-    let prepare = |params: u8, columns: u8| [0, 1, 0, 0, 0, columns, 0, params, 0, 0, 0, 0];
-    let table: &[(Shape, &[&[u8]], &str)] = &[
-        (Shape::Query, &[OK_LAST], "O"),
-        (Shape::Query, &[ERR_PACKET], "X"),
-        (Shape::Query, &[OK_MORE, OK_MORE, OK_LAST], "OOO"),
-        (Shape::Query, &[OK_MORE, ERR_PACKET], "OX"),
-        (Shape::Query, &[&[1], COLUMN, END_LAST], "#CE"),
-        (Shape::Query, &[&[1], COLUMN, ROW, END_LAST], "#CrE"),
-        (
-            Shape::Query,
-            &[&[2], COLUMN, COLUMN, ROW, NULL_ROW, ROW, END_LAST],
-            "#cCrrrE",
-        ),
-        (Shape::Query, &[&[1], COLUMN, ROW, ERR_PACKET], "#CrX"),
-        (Shape::Query, &[&[1], COLUMN, ERR_PACKET], "#CX"),
-        (Shape::Query, &[&[1], ERR_PACKET], "#X"),
-        (
-            Shape::Query,
-            &[&[1], COLUMN, ROW, END_MORE, OK_LAST],
-            "#CrEO",
-        ),
-        (
-            Shape::Query,
-            &[&[1], COLUMN, END_MORE, &[1], COLUMN, ROW, END_LAST],
-            "#CE#CrE",
-        ),
-        (Shape::Query, &[b"\xfbx.csv", OK_LAST], "FO"),
-        (Shape::Query, &[b"\xfbx.csv", ERR_PACKET], "FX"),
-        (
-            Shape::Query,
-            &[OK_MORE, b"\xfbx.csv", OK_MORE, OK_LAST],
-            "OFOO",
-        ),
-        (Shape::Execute, &[OK_LAST], "O"),
-        (
-            Shape::Execute,
-            &[&[1], COLUMN, BINARY_ROW, END_LAST],
-            "#CrE",
-        ),
-        (Shape::Execute, &[&[1], COLUMN, END_CURSOR], "#CE"),
-        (
-            Shape::Execute,
-            &[&[1], COLUMN, BINARY_ROW, END_MORE, OK_LAST],
-            "#CrEO",
-        ),
-        (Shape::Fetch, &[END_LAST], "E"),
-        (Shape::Fetch, &[BINARY_ROW, BINARY_ROW, END_CURSOR], "rrE"),
-        (Shape::Fetch, &[ERR_PACKET], "X"),
-        (Shape::Fetch, &[BINARY_ROW, ERR_PACKET], "rX"),
-        (Shape::FieldList, &[END_LAST], "E"),
-        (Shape::FieldList, &[COLUMN, COLUMN, END_LAST], "ccE"),
-        (Shape::FieldList, &[ERR_PACKET], "X"),
-        (Shape::Single, &[OK_LAST], "O"),
-        (Shape::Single, &[ERR_PACKET], "X"),
-        (Shape::Single, &[END_LAST], "E"),
-        (Shape::Single, &[EOF_LAST], "e"),
-        (Shape::Single, &[OK_MORE], "O"),
-        (Shape::Text, &[b"Uptime: 1"], "t"),
-        (Shape::Text, &[b""], "t"),
-        (Shape::Text, &[ERR_PACKET], "X"),
-        (Shape::Prepare, &[ERR_PACKET], "X"),
-        (Shape::Prepare, &[&prepare(0, 0)], "P"),
-        (Shape::Prepare, &[&prepare(2, 0), COLUMN, COLUMN], "PdD"),
-        (Shape::Prepare, &[&prepare(0, 1), COLUMN], "PD"),
-        (
-            Shape::Prepare,
-            &[&prepare(1, 2), COLUMN, COLUMN, COLUMN],
-            "PDdD",
-        ),
-        (Shape::Prepare, &[&prepare(1, 2), COLUMN, ERR_PACKET], "PDX"),
-    ];
-    for (shape, packets, expected) in table {
+    for (shape, packets, expected) in MODERN_ANSWERS {
         let word = spell(*shape, MODERN, packets);
         assert_eq!(word.as_deref(), Ok(*expected), "{shape:?} {packets:x?}");
     }
 }
 
+const OUT_PARAMS_EOF: &[u8] = b"\xfe\0\0\x0a\x10";
+const LONG_FE: &[u8] = b"\xfe\0\0\0\0\x01\0\0\0";
+const CLASSIC_ANSWERS: &[Case] = &[
+    (Shape::Query, &[OK_LAST], "O"),
+    (Shape::Query, &[&[1], COLUMN, EOF_LAST, EOF_LAST], "#C|e"),
+    (
+        Shape::Query,
+        &[&[1], COLUMN, EOF_LAST, ROW, EOF_LAST],
+        "#C|re",
+    ),
+    (
+        Shape::Query,
+        &[&[1], COLUMN, EOF_LAST, LONG_FE, EOF_LAST],
+        "#C|re",
+    ),
+    (
+        Shape::Query,
+        &[&[1], COLUMN, EOF_LAST, ROW, ERR_PACKET],
+        "#C|rX",
+    ),
+    (Shape::Query, &[&[1], COLUMN, ERR_PACKET], "#CX"),
+    (
+        Shape::Query,
+        &[
+            &[1],
+            COLUMN,
+            EOF_MORE,
+            ROW,
+            EOF_MORE,
+            &[1],
+            COLUMN,
+            EOF_LAST,
+            EOF_LAST,
+        ],
+        "#C|re#C|e",
+    ),
+    (Shape::Query, &[b"\xfbx.csv", OK_LAST], "FO"),
+    (Shape::Execute, &[&[1], COLUMN, EOF_CURSOR], "#Ce"),
+    (
+        Shape::Execute,
+        &[&[1], COLUMN, EOF_LAST, BINARY_ROW, EOF_LAST],
+        "#C|re",
+    ),
+    // MySQL's OUT parameters: the second EOF says that nothing follows, and an OK does.
+    (
+        Shape::Execute,
+        &[&[1], COLUMN, OUT_PARAMS_EOF, BINARY_ROW, EOF_LAST, OK_LAST],
+        "#C|reO",
+    ),
+    (Shape::Fetch, &[BINARY_ROW, EOF_CURSOR], "re"),
+    (Shape::Fetch, &[EOF_LAST], "e"),
+    (Shape::FieldList, &[COLUMN, EOF_LAST], "ce"),
+    (Shape::Single, &[EOF_LAST], "e"),
+    (Shape::Single, &[OK_LAST], "O"),
+    (Shape::Prepare, &[&prepare(0, 0)], "P"),
+    (
+        Shape::Prepare,
+        &[&prepare(2, 0), COLUMN, COLUMN, EOF_LAST],
+        "PdD]",
+    ),
+    (Shape::Prepare, &[&prepare(0, 1), COLUMN, EOF_LAST], "PD]"),
+    (
+        Shape::Prepare,
+        &[&prepare(1, 1), COLUMN, EOF_LAST, COLUMN, EOF_LAST],
+        "PD]D]",
+    ),
+];
+
 #[test]
 fn answers_of_every_shape_in_classic_framing() {
-    let prepare = |params: u8, columns: u8| [0, 1, 0, 0, 0, columns, 0, params, 0, 0, 0, 0];
-    let out_params: &[u8] = b"\xfe\0\0\x0a\x10";
-    let long_fe: &[u8] = b"\xfe\0\0\0\0\x01\0\0\0";
-    let table: &[(Shape, &[&[u8]], &str)] = &[
-        (Shape::Query, &[OK_LAST], "O"),
-        (Shape::Query, &[&[1], COLUMN, EOF_LAST, EOF_LAST], "#C|e"),
-        (
-            Shape::Query,
-            &[&[1], COLUMN, EOF_LAST, ROW, EOF_LAST],
-            "#C|re",
-        ),
-        (
-            Shape::Query,
-            &[&[1], COLUMN, EOF_LAST, long_fe, EOF_LAST],
-            "#C|re",
-        ),
-        (
-            Shape::Query,
-            &[&[1], COLUMN, EOF_LAST, ROW, ERR_PACKET],
-            "#C|rX",
-        ),
-        (Shape::Query, &[&[1], COLUMN, ERR_PACKET], "#CX"),
-        (
-            Shape::Query,
-            &[
-                &[1],
-                COLUMN,
-                EOF_MORE,
-                ROW,
-                EOF_MORE,
-                &[1],
-                COLUMN,
-                EOF_LAST,
-                EOF_LAST,
-            ],
-            "#C|re#C|e",
-        ),
-        (Shape::Query, &[b"\xfbx.csv", OK_LAST], "FO"),
-        (Shape::Execute, &[&[1], COLUMN, EOF_CURSOR], "#Ce"),
-        (
-            Shape::Execute,
-            &[&[1], COLUMN, EOF_LAST, BINARY_ROW, EOF_LAST],
-            "#C|re",
-        ),
-        // MySQL's OUT parameters: the second EOF says that nothing follows, and an OK does.
-        (
-            Shape::Execute,
-            &[&[1], COLUMN, out_params, BINARY_ROW, EOF_LAST, OK_LAST],
-            "#C|reO",
-        ),
-        (Shape::Fetch, &[BINARY_ROW, EOF_CURSOR], "re"),
-        (Shape::Fetch, &[EOF_LAST], "e"),
-        (Shape::FieldList, &[COLUMN, EOF_LAST], "ce"),
-        (Shape::Single, &[EOF_LAST], "e"),
-        (Shape::Single, &[OK_LAST], "O"),
-        (Shape::Prepare, &[&prepare(0, 0)], "P"),
-        (
-            Shape::Prepare,
-            &[&prepare(2, 0), COLUMN, COLUMN, EOF_LAST],
-            "PdD]",
-        ),
-        (Shape::Prepare, &[&prepare(0, 1), COLUMN, EOF_LAST], "PD]"),
-        (
-            Shape::Prepare,
-            &[&prepare(1, 1), COLUMN, EOF_LAST, COLUMN, EOF_LAST],
-            "PD]D]",
-        ),
-    ];
-    for (shape, packets, expected) in table {
+    for (shape, packets, expected) in CLASSIC_ANSWERS {
         let word = spell(*shape, CLASSIC, packets);
         assert_eq!(word.as_deref(), Ok(*expected), "{shape:?} {packets:x?}");
     }

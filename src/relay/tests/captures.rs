@@ -404,7 +404,7 @@ pub(super) const MARIADB: &[Capture] = &[
         name: "set_transaction",
         command: Command::Query,
         backend: &[
-            b"9\0\0\x01\0\0\0\x02@\0\0\00\x04.-SET TRANSACTION ISOLATION LEVEL SERIALIZABLE;",
+            b"9\0\0\x01\0\0\0\x02@\0\0\x000\x04.-SET TRANSACTION ISOLATION LEVEL SERIALIZABLE;",
         ],
         both: &[
             b"\x07\0\0\x01\0\0\0\x02\0\0\0",
@@ -1568,7 +1568,7 @@ pub(super) const MYSQL: &[Capture] = &[
         name: "set_transaction",
         command: Command::Query,
         backend: &[
-            b"9\0\0\x01\0\0\0\x02@\0\0\00\x04.-SET TRANSACTION ISOLATION LEVEL SERIALIZABLE;",
+            b"9\0\0\x01\0\0\0\x02@\0\0\x000\x04.-SET TRANSACTION ISOLATION LEVEL SERIALIZABLE;",
         ],
         both: &[
             b"\x07\0\0\x01\0\0\0\x02\0\0\0",
