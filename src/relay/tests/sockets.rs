@@ -41,7 +41,7 @@ fn wire(capacity: usize) -> Wire {
     }
 }
 
-fn request(filter: &TrackerFilter, client: Framing) -> Request<'_> {
+pub(super) fn request(filter: &TrackerFilter, client: Framing) -> Request<'_> {
     Request {
         shape: ResponseShape::Query,
         own: 0,
@@ -239,7 +239,7 @@ async fn what_a_client_sends_ahead_is_kept_and_bounded() {
 }
 
 /// Column count 1, a definition, `rows` rows of `row`, the end: as a backend sends it.
-fn result_set(row: &[u8], rows: usize) -> BytesMut {
+pub(super) fn result_set(row: &[u8], rows: usize) -> BytesMut {
     let mut out = BytesMut::from(&SELECT_1[..32]);
     let mut seq = 3;
     for _ in 0..rows {
@@ -250,7 +250,7 @@ fn result_set(row: &[u8], rows: usize) -> BytesMut {
 }
 
 /// The same for a classic client.
-fn classic_result_set(row: &[u8], rows: usize, first_flags: u16) -> BytesMut {
+pub(super) fn classic_result_set(row: &[u8], rows: usize, first_flags: u16) -> BytesMut {
     let mut out = BytesMut::from(&SELECT_1[..32]);
     let mut seq = put_eof(&mut out, 3, false, StatusFlags(first_flags), 0);
     for _ in 0..rows {
