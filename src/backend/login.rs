@@ -152,9 +152,8 @@ pub enum Denial {
 /// `max_connect_errors` of those blocks the host. Run it in a task of its own that ends by itself.
 ///
 /// # Errors
-/// [`LoginError`]. After [`LoginError::Timeout`], [`Lost`](LoginError::Lost), [`Tls`](LoginError::Tls),
-/// [`TlsNotOffered`](LoginError::TlsNotOffered) and [`Protocol`](LoginError::Protocol) the server may have counted a
-/// broken handshake.
+/// [`LoginError`]. After [`LoginError::Timeout`], [`Lost`](LoginError::Lost), [`Tls`](LoginError::Tls) and
+/// [`Protocol`](LoginError::Protocol) the server may have counted a broken handshake.
 pub async fn login(address: &Address, params: &LoginParams) -> Result<LoggedIn, LoginError> {
     let deadline = Instant::now() + params.timeout;
     let work = async {
@@ -182,26 +181,9 @@ pub async fn login(address: &Address, params: &LoginParams) -> Result<LoggedIn, 
 /// [`LoginError::Refused`].
 pub async fn read_greeting(address: &Address, timeout: Duration) -> Result<Greeting, LoginError> {
     let deadline = Instant::now() + timeout;
-    let params = LoginParams {
-        user: Bytes::from_static(NOBODY),
-        secret: Secret::new(b""),
-        database: None,
-        collation: 0,
-        wanted: Capabilities::EMPTY,
-        attributes: Attributes::new(),
-        tls: BackendTls::off(),
-        timeout,
-        allow_public_key_retrieval: false,
-        proof: ProofDemand::Required,
-    };
     let work = async {
         let (wire, greeting) = Wire::open(address, deadline).await?;
-        match wire.log_in(greeting.clone(), &params).await {
-            // There is an anonymous account.
-            Ok(logged_in) => quit(logged_in.stream).await,
-            Err(LoginError::Refused(_) | LoginError::Declined(_)) => {}
-            Err(error) => return Err(error),
-        }
+        wire.be_refused(&greeting).await?;
         Ok(greeting)
     };
     timeout_at(deadline, work)
@@ -251,6 +233,14 @@ impl LoginError {
     }
 }
 
+/// What comes between greeting and login.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum TlsPlan {
+    None,
+    Start,
+    NotOffered,
+}
+
 /// A connection whose login is under way.
 struct Wire<'a> {
     address: &'a Address,
@@ -290,9 +280,17 @@ impl<'a> Wire<'a> {
         params: &LoginParams,
     ) -> Result<LoggedIn, LoginError> {
         let mut request = login_request(&greeting, params);
-        if self.wants_tls(&greeting, params.tls.mode())? {
-            request.capabilities |= Capabilities::SSL;
-            self = self.start_tls(&request, &params.tls).await?;
+        match self.tls_plan(&greeting, params.tls.mode()) {
+            TlsPlan::None => {}
+            TlsPlan::Start => {
+                request.capabilities |= Capabilities::SSL;
+                self = self.start_tls(&request, &params.tls).await?;
+            }
+            TlsPlan::NotOffered => {
+                let address = self.address.clone();
+                self.be_refused(&greeting).await?;
+                return Err(LoginError::TlsNotOffered(address));
+            }
         }
         let channel = match &self.stream {
             Stream::Tls(_) if params.tls.verifies() => Channel::TlsVerified,
@@ -331,13 +329,37 @@ impl<'a> Wire<'a> {
         })
     }
 
-    fn wants_tls(&self, greeting: &Greeting, mode: TlsMode) -> Result<bool, LoginError> {
+    /// Ends a handshake that is not to become a login, by one that the server refuses. Nothing secret is sent.
+    async fn be_refused(mut self, greeting: &Greeting) -> Result<(), LoginError> {
+        let mut auth = ClientAuth::new(Secret::new(b""), Channel::Plain, false);
+        let (plugin, response) = auth.first_response(greeting, ProofDemand::Required);
+        self.send_login(&LoginRequest {
+            capabilities: capability::for_backend(Capabilities::EMPTY, greeting.capabilities),
+            max_packet: MAX_CLIENT_PACKET,
+            collation: greeting.collation,
+            user: Bytes::from_static(NOBODY),
+            auth_response: Bytes::from_owner(response),
+            database: None,
+            auth_plugin: Some(Bytes::from_static(plugin.as_bytes())),
+            attributes: Attributes::new(),
+        })
+        .await?;
+        match self.exchange(&mut auth).await {
+            // There is an anonymous account.
+            Ok(_) => quit(self.stream).await,
+            Err(LoginError::Refused(_) | LoginError::Declined(_)) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    fn tls_plan(&self, greeting: &Greeting, mode: TlsMode) -> TlsPlan {
         let offered = greeting.capabilities.contains(Capabilities::SSL);
         match mode {
-            TlsMode::Off => Ok(false),
-            TlsMode::Preferred => Ok(offered && !self.stream.is_unix()),
-            _ if offered => Ok(true),
-            _ => Err(LoginError::TlsNotOffered(self.address.clone())),
+            TlsMode::Off => TlsPlan::None,
+            TlsMode::Preferred if !offered || self.stream.is_unix() => TlsPlan::None,
+            _ if offered => TlsPlan::Start,
+            _ => TlsPlan::NotOffered,
         }
     }
 
@@ -437,6 +459,7 @@ impl<'a> Wire<'a> {
         };
         packet.put_slice(&header.to_bytes());
         packet.put_slice(payload);
+        self.seq = self.seq.wrapping_add(1);
         let written = self.stream.write_all(&packet).await;
         match written.and(self.stream.flush().await) {
             Ok(()) => Ok(()),
