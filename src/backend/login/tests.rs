@@ -262,8 +262,8 @@ async fn a_login_that_proves_nothing_is_refused_and_ended() {
     serving.await.unwrap();
 }
 
-/// MariaDB over a Unix socket with an account that has `grants`' plugins; the native one accepts.
-async fn over_unix_socket(grants: &'static [u8]) -> Result<LoggedIn, LoginError> {
+/// MariaDB over a Unix socket; the native plugin accepts, and `SHOW CREATE USER` is answered so.
+async fn over_unix_socket(answer: Vec<&'static [u8]>) -> Result<LoggedIn, LoginError> {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("s");
     let listener = UnixListener::bind(&path).unwrap();
@@ -278,15 +278,13 @@ async fn over_unix_socket(grants: &'static [u8]) -> Result<LoggedIn, LoginError>
             peer.get().await,
             Some((0, b"\x03SHOW CREATE USER".to_vec()))
         );
-        let definition = b"\x03def\0\0\0\x0bCREATE USER\0\x0c\x2d\0\0\x10\0\0\xfd\x01\0\x27\0\0";
-        let packets = [b"\x01", &definition[..], grants, b"\xfe\0\0\x02\0\0\0"];
-        for (seq, payload) in (1..).zip(packets) {
+        for (seq, payload) in (1..).zip(answer) {
             peer.put_payload(seq, payload).await;
         }
         peer.get().await
     });
     let result = login(&Address::Unix(path), &params("u", "pw")).await;
-    if result.is_err() {
+    if let Err(LoginError::NotProof) = result {
         assert_eq!(serving.await.unwrap(), Some((0, vec![1])));
     }
     result
@@ -295,14 +293,22 @@ async fn over_unix_socket(grants: &'static [u8]) -> Result<LoggedIn, LoginError>
 #[tokio::test]
 async fn on_a_unix_socket_an_account_with_unix_socket_as_well_proves_nothing() {
     // As SHOW CREATE USER showed it on MariaDB 10.11.19, where a wrong password was followed by OK.
-    let error = over_unix_socket(b"\x4cCREATE USER `root`@`localhost` IDENTIFIED VIA mysql_native_password USING '*78D8' OR unix_socket")
-        .await
-        .unwrap_err();
+    let rows = |row| -> Vec<&'static [u8]> {
+        let definition = b"\x03def\0\0\0\x0bCREATE USER\0\x0c\x2d\0\0\x10\0\0\xfd\x01\0\x27\0\0";
+        vec![b"\x01", definition, row, b"\xfe\0\0\x02\0\0\0"]
+    };
+    let either = b"\x75CREATE USER `root`@`localhost` IDENTIFIED VIA mysql_native_password USING '*78D8E4AEC8940BC13034D1A9F9D1622A961DCEF2' OR unix_socket";
+    let error = over_unix_socket(rows(either)).await.unwrap_err();
     assert!(matches!(error, LoginError::NotProof), "{error}");
-    let alone = over_unix_socket(b"\x36CREATE USER `nat`@`%` IDENTIFIED BY PASSWORD '*78D8'").await;
-    let alone = alone.unwrap();
+
+    let alone = b"\x36CREATE USER `nat`@`%` IDENTIFIED BY PASSWORD '*78D8'";
+    let alone = over_unix_socket(rows(alone)).await.unwrap();
     assert_eq!(alone.proof, Proof::SecretUsed(Plugin::MysqlNative));
     assert!(alone.read_buffer.is_empty());
+
+    let expired = b"\xff\x1c\x07#HY000You must SET PASSWORD before executing this statement";
+    let expired = over_unix_socket(vec![expired]).await.unwrap_err();
+    assert_eq!(expired.denial(), Some(Denial::Account));
 }
 
 #[tokio::test]
@@ -476,7 +482,7 @@ async fn without_tls_the_password_is_kept_and_the_setting_named() {
         peer.put(&hex(MYSQL_GREETING)).await;
         peer.login().await;
         peer.put_payload(2, &[1, 4]).await;
-        assert_eq!(peer.get().await, Some((3, vec![])));
+        assert_eq!(peer.get().await, Some((3, vec![0])));
         peer.put_payload(4, DENIED).await;
     })
     .await;
@@ -524,6 +530,19 @@ async fn a_greeting_is_read_by_a_login_that_is_refused() {
     read_greeting(&address, Duration::from_secs(10))
         .await
         .unwrap();
+    serving.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_server_that_refuses_before_it_was_answered_is_heard() {
+    let (address, serving) = served(|mut peer| async move {
+        let mut bytes = hex(MYSQL_GREETING);
+        bytes.extend(b"\x1f\0\0\x01\xff\x1d\x04#08S01Server shutdown in prog");
+        peer.put(&bytes).await;
+    })
+    .await;
+    let error = login(&address, &params("u", "pw")).await.unwrap_err();
+    assert_eq!(error.server_error().map(|e| e.code), Some(1053), "{error}");
     serving.await.unwrap();
 }
 
