@@ -380,7 +380,9 @@ impl<'a> Wire<'a> {
 
 fn login_request(greeting: &Greeting, params: &LoginParams) -> LoginRequest {
     let mut capabilities = capability::for_backend(params.wanted, greeting.capabilities);
-    if params.database.is_some() {
+    // An empty name is none.
+    let database = params.database.clone().filter(|name| !name.is_empty());
+    if database.is_some() {
         capabilities |= Capabilities::CONNECT_WITH_DB;
     }
     LoginRequest {
@@ -389,7 +391,7 @@ fn login_request(greeting: &Greeting, params: &LoginParams) -> LoginRequest {
         collation: params.collation,
         user: params.user.clone(),
         auth_response: Bytes::new(),
-        database: params.database.clone(),
+        database,
         auth_plugin: None,
         attributes: params.attributes.clone(),
     }

@@ -26,6 +26,12 @@ const PYMYSQL: &str = "0da23a00ffffff002d000000000000000000000000000000000000000
     650770796d7973716c0f5f636c69656e745f76657273696f6e05312e322e34045f706964053239363530";
 /// The mariadb shell asking MySQL 9.7.4 for TLS.
 const TLS_REQUEST: &str = "85aabf0000001000210000000000000000000000000000000000000000000000";
+/// `COM_CHANGE_USER` of mysql-connector-python 26.10 (pure), to MySQL 9.7.4.
+const CHANGE_USER: &str = "1161707000201258931a22e3668eba86d4b1d14302e7d2ce233cba7007ed027cd3735806c69861707000ff0063616368\
+    696e675f736861325f70617373776f726400a00c70726f6772616d5f6e616d650473686f70045f706964053230343434\
+    095f706c6174666f726d067838365f36340c5f736f757263655f686f737402766d0c5f636c69656e745f6e616d65166d\
+    7973716c2d636f6e6e6563746f722d707974686f6e0f5f636c69656e745f6c6963656e73650747504c2d322e300f5f63\
+    6c69656e745f76657273696f6e0732362e31302e30035f6f730944656269616e2d3132";
 
 fn hex(text: &str) -> Vec<u8> {
     let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
@@ -179,6 +185,25 @@ fn a_debug_line_shows_no_auth_response() {
 fn change_user_ends_where_the_client_likes() {
     let capabilities =
         Capabilities::SECURE_CONNECTION | Capabilities::PLUGIN_AUTH | Capabilities::CONNECT_ATTRS;
+    let captured = ChangeUser::parse(&hex(CHANGE_USER), capabilities).unwrap();
+    assert_eq!(
+        (&captured.user[..], captured.auth_response.len()),
+        (&b"app"[..], 32)
+    );
+    assert_eq!(
+        (captured.database, captured.collation),
+        (Some(Bytes::from("app")), Some(255))
+    );
+    assert_eq!(
+        captured.auth_plugin,
+        Some(Bytes::from("caching_sha2_password"))
+    );
+    assert_eq!(captured.attributes.len(), 8);
+    assert_eq!(
+        captured.attributes[0],
+        (Bytes::from("program_name"), Bytes::from("shop"))
+    );
+
     let whole = b"\x11bob\0\x02ABshop\0\x2d\0mysql_native_password\0\x04\x01k\x01v";
     let change = ChangeUser::parse(whole, capabilities).unwrap();
     assert_eq!(
