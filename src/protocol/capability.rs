@@ -35,7 +35,7 @@ flags! {
     LONG_FLAG = 2,
     /// A database follows in the login.
     CONNECT_WITH_DB = 3,
-    /// `database.table.column` is not understood as such.
+    /// The database in `database.table.column` is ignored.
     NO_SCHEMA = 4,
     /// zlib compression.
     COMPRESS = 5,
@@ -130,8 +130,12 @@ pub const ALWAYS_BACKEND: Capabilities = union(&[
 
 /// Change what the server understands or answers, so they are the client's choice and sessions that
 /// differ in them never share a backend connection.
+///
+/// `NO_SCHEMA` is here beside those DESIGN 6 names: measured on both servers, with it `SELECT nosuch.t.a FROM
+/// d.t` reads `d.t` where it is error 1054 without.
 pub const POOL_KEY: Capabilities = union(&[
     Capabilities::FOUND_ROWS,
+    Capabilities::NO_SCHEMA,
     Capabilities::LOCAL_FILES,
     Capabilities::IGNORE_SPACE,
     Capabilities::MULTI_STATEMENTS,
@@ -153,8 +157,6 @@ pub const LOGIN_ONLY: Capabilities = Capabilities::CAN_HANDLE_EXPIRED_PASSWORDS;
 /// * `MARIADB_BULK_UNIT_RESULTS`: another shape of answer, and not named among DESIGN's key bits.
 /// * `MULTI_FACTOR_AUTHENTICATION`: Sidepool keeps one secret per account; the server then says by itself that
 ///   such an account cannot log in.
-/// * `NO_SCHEMA`: makes the parser drop the database of `d.t.c` (hence not to be shared), deprecated, set by no
-///   driver on its own.
 /// * `RESERVED`, `PROGRESS_OBSOLETE`, `MARIADB_RESERVED_1`: dead.
 /// * `SSL_VERIFY_SERVER_CERT`, `REMEMBER_OPTIONS`: never on the wire with a meaning.
 pub const NEVER_OFFERED: Capabilities = union(&[
@@ -165,7 +167,6 @@ pub const NEVER_OFFERED: Capabilities = union(&[
     Capabilities::MARIADB_PROGRESS,
     Capabilities::MARIADB_BULK_UNIT_RESULTS,
     Capabilities::MULTI_FACTOR_AUTHENTICATION,
-    Capabilities::NO_SCHEMA,
     Capabilities::RESERVED,
     Capabilities::PROGRESS_OBSOLETE,
     Capabilities::MARIADB_RESERVED_1,

@@ -16,9 +16,6 @@ pub const NONCE_LEN: usize = 20;
 /// Command byte of `COM_CHANGE_USER`.
 const COM_CHANGE_USER: u8 = 0x11;
 
-/// Payload bytes of a TLS request, and of the fixed head of a login.
-const LOGIN_HEAD_LEN: usize = 32;
-
 /// A connection's attributes, in the order they were sent. Any bytes; repeated names are kept.
 pub type Attributes = Vec<(Bytes, Bytes)>;
 
@@ -86,8 +83,8 @@ pub struct TlsRequest {
     pub capabilities: Capabilities,
     /// The largest packet it says it takes, bytes.
     pub max_packet: u32,
-    /// The collation's id.
-    pub collation: u16,
+    /// The collation's id; see [`LoginRequest::collation`].
+    pub collation: u8,
 }
 
 /// A client's login: MySQL's `HandshakeResponse41`.
@@ -100,8 +97,9 @@ pub struct LoginRequest {
     pub capabilities: Capabilities,
     /// The largest packet it says it takes, bytes.
     pub max_packet: u32,
-    /// The collation's id. The high byte is the first of what older servers call filler: MariaDB reads it.
-    pub collation: u16,
+    /// The collation's id, its low byte: measured, neither MariaDB 10.11 nor MySQL 9.7 reads the byte behind
+    /// it, so collations above 255 are reached by `SET NAMES` or `COM_CHANGE_USER` only.
+    pub collation: u8,
     /// The user name.
     pub user: Bytes,
     /// The first answer to the greeting's nonce, by [`auth_plugin`](Self::auth_plugin).
@@ -123,7 +121,7 @@ pub struct ChangeUser {
     pub auth_response: Bytes,
     /// The database; an empty name is none.
     pub database: Option<Bytes>,
-    /// The collation's id; `None` when the packet ends before it.
+    /// The collation's id, here with both bytes; `None` when the packet ends before it.
     pub collation: Option<u16>,
     /// The plugin that made the auth response.
     pub auth_plugin: Option<Bytes>,
@@ -220,7 +218,8 @@ impl Greeting {
 }
 
 impl TlsRequest {
-    /// Reads a TLS request; `Ok(None)` when the packet is a login (longer, or without the `SSL` bit).
+    /// Reads a TLS request: the 32 bytes that a login begins with, and nothing more. `Ok(None)` when the packet
+    /// is a login (longer, or without the `SSL` bit).
     ///
     /// # Errors
     /// A packet too short to be either, or from before 4.1.
@@ -234,8 +233,8 @@ impl TlsRequest {
     pub fn encode(&self, out: &mut BytesMut) {
         out.put_u32_le(self.capabilities.lower());
         out.put_u32_le(self.max_packet);
-        out.put_u16_le(self.collation);
-        out.put_bytes(0, 18);
+        out.put_u8(self.collation);
+        out.put_bytes(0, 19);
         out.put_u32_le(self.capabilities.extended());
     }
 }
@@ -437,8 +436,8 @@ fn parse_login_head(payload: &[u8]) -> Result<(TlsRequest, &[u8]), HandshakeErro
     }
     let upper = input.u16("capabilities")?;
     let max_packet = input.u32("maximal packet")?;
-    let collation = input.u16("collation")?;
-    input.bytes(LOGIN_HEAD_LEN - 14, "filler")?;
+    let collation = input.u8("collation")?;
+    input.bytes(19, "filler")?;
     let extended = input.u32("extended capabilities")?;
     let head = TlsRequest {
         capabilities: Capabilities::from_wire(u32::from(low) | u32::from(upper) << 16, extended),
