@@ -23,7 +23,7 @@ use crate::protocol::command::{Command, ResponseShape};
 use crate::protocol::response::Framing;
 use crate::reason::{PinReason, RetireReason};
 use crate::relay::own::OwnError;
-use crate::relay::{self, Answer, ErrorInfo, RelayError, Request, UploadError};
+use crate::relay::{self, Answer, ErrorInfo, RelayError, Request, TrackerFilter, UploadError};
 
 /// Empties the diagnostics area on both servers. MariaDB 10.11 leaves it alone in statements without
 /// a table (`DO 0`, `SET`), so this one has a derived one.
@@ -336,12 +336,20 @@ impl Session {
         if shape == ResponseShape::None {
             return Attempt::Answered(Answer::default());
         }
+        let everything = TrackerFilter::All;
+        let own_eyes =
+            plan.pins.has(PinReason::SessionTrack) || self.pinned.pins.has(PinReason::SessionTrack);
         let request = Request {
             shape,
             own,
             client,
             backend,
-            filter: &self.carried.filter,
+            // The client has its own trackers on the connection; what they send is meant for it.
+            filter: if own_eyes {
+                &everything
+            } else {
+                &self.carried.filter
+            },
             first_seq,
             status: self.carried.status,
         };

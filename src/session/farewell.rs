@@ -14,13 +14,16 @@ use crate::backend::state::Family;
 use crate::config::CloseNotice;
 use crate::metrics::{ErrorSource, Metrics, WatchEnding};
 use crate::protocol::command::Command;
-use crate::protocol::packet::HEADER_LEN;
-use crate::protocol::reply::put_err;
-use crate::reason::CloseReason;
+use crate::protocol::packet::{HEADER_LEN, put_packet, take_packet};
+use crate::protocol::reply::{ERR, put_err};
+use crate::reason::{CloseReason, RetireReason};
 use crate::relay::Conn;
 
 /// How long a closed client's socket is listened to for its end.
 const LINGER: Duration = Duration::from_secs(30);
+
+/// Bytes of a server's goodbye.
+const NOTICE_MAX: usize = 64 * 1024;
 
 /// MySQL's words for a client that was idle for too long (8.0.24 and later).
 const IDLE: (u16, [u8; 5], &str) = (
@@ -37,17 +40,33 @@ impl Session {
     /// Tells a client that is between two commands why its connection ends. Whether its socket is
     /// worth listening to afterwards.
     pub(super) async fn say_farewell(&mut self, reason: CloseReason) -> bool {
+        self.pass_on_notice(reason);
         if let Some((code, sqlstate, message)) = self.notice(reason) {
             put_err(&mut self.client.output, 0, code, sqlstate, message);
-            if self.client.send().await.is_err() {
-                return false;
-            }
+        }
+        if self.client.send().await.is_err() {
+            return false;
         }
         let idle = self.clock.idle_since.elapsed();
         if is_idleness(reason) {
             info!(client = self.me.id(), %reason, idle_seconds = idle.as_secs(), "client closed");
         }
         self.client.stream.shutdown().await.is_ok() && is_idleness(reason)
+    }
+
+    /// What the server said when it ended the connection that the session held.
+    fn pass_on_notice(&mut self, reason: CloseReason) {
+        if reason != CloseReason::BackendLost {
+            return;
+        }
+        if let Some(hold) = &mut self.hold
+            && let Ok(Some(packet)) = take_packet(&mut hold.lease.conn.input, NOTICE_MAX)
+            && packet.first_seq == 0
+            && packet.payload.first() == Some(&ERR)
+        {
+            put_packet(&mut self.client.output, 0, &packet.payload);
+        }
+        self.let_go(RetireReason::ServerClosed);
     }
 
     fn notice(&self, reason: CloseReason) -> Option<(u16, [u8; 5], &'static str)> {

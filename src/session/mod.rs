@@ -70,6 +70,13 @@ struct Pinned {
     in_transaction: Option<GaugeGuard>,
 }
 
+impl Pinned {
+    /// Whether nothing ever pinned the session, or nothing does any more.
+    const fn is_plain(&self) -> bool {
+        !self.pins.any()
+    }
+}
+
 /// The moments that timeouts count from.
 #[derive(Debug)]
 struct Clock {
