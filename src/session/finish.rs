@@ -69,9 +69,6 @@ impl Session {
             None => return Flow::Continue,
         };
         self.pin_for(answer, work, unexplained);
-        if self.pinned.client_out_of_step {
-            return Flow::Close(CloseReason::ProtocolError);
-        }
         if alone && answer.error().is_none() && answer.warnings == 0 {
             self.take_known_transition(work);
         }
@@ -359,6 +356,10 @@ impl Session {
                 warn!(client = self.me.id(), %error, "replay failed; client closed");
                 self.answer_error(&error).await;
                 Flow::Close(CloseReason::ReplayFailed)
+            }
+            Trouble::TooLarge(error) => {
+                self.answer_error(&error).await;
+                Flow::Close(CloseReason::BackendLost)
             }
             Trouble::ClientGone => {
                 self.abandon();
