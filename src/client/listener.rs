@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
+use crate::config::{Keepalive, ListenAddress};
 use crate::reason::RejectReason;
 use crate::transport::{Socket, Stream};
 
@@ -28,6 +29,10 @@ const BACKLOG: i32 = 4096;
 
 /// Pause after an accept error that a retry at once would only repeat (no descriptors, no memory).
 const BACK_OFF: Duration = Duration::from_millis(100);
+
+/// Time between keepalive probes, and how many may go unanswered before the client is given up.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEPALIVE_RETRIES: u32 = 3;
 
 /// How many refused clients are waited for at a time, so that their error arrives.
 const POLITE_REFUSALS: usize = 64;
@@ -39,33 +44,13 @@ const LINGER: Duration = Duration::from_secs(1);
 /// SQLSTATE because no capabilities are agreed on yet.
 const TOO_MANY_CONNECTIONS: &[u8] = b"\x17\x00\x00\x00\xff\x10\x04Too many connections";
 
-/// Where to listen.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ListenAddress {
-    /// `host:port`; a host name means each of its addresses.
-    Tcp(String),
-    /// A Unix socket's path.
-    Unix(PathBuf),
-}
-
 /// What a listener is told.
 #[derive(Debug, Clone)]
 pub struct ListenOptions {
     /// Clients served at a time, over all sockets of the listener.
     pub max_clients: usize,
-    /// TCP keepalive toward clients; `None`: off.
-    pub keepalive: Option<KeepaliveTimes>,
-}
-
-/// TCP keepalive: a peer silent for `idle + interval * retries` is given up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct KeepaliveTimes {
-    /// Silence before the first probe.
-    pub idle: Duration,
-    /// Time between probes.
-    pub interval: Duration,
-    /// Probes without an answer before the connection ends.
-    pub retries: u32,
+    /// TCP keepalive toward clients.
+    pub keepalive: Keepalive,
 }
 
 /// Who connected.
@@ -161,8 +146,8 @@ impl Listener {
     /// [`BindError`]; nothing stays bound then.
     pub async fn bind(address: &ListenAddress, options: ListenOptions) -> Result<Self, BindError> {
         let sockets = match address {
-            ListenAddress::Tcp(host_port) => bind_tcp(host_port).await?,
-            ListenAddress::Unix(path) => vec![bind_unix(path)?],
+            ListenAddress::Tcp { host, port } => bind_tcp(address, host, *port).await?,
+            ListenAddress::Unix(path) => vec![bind_unix(address, path)?],
         };
         let permits = Arc::new(Semaphore::new(
             options.max_clients.min(Semaphore::MAX_PERMITS),
@@ -332,27 +317,27 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     )
 }
 
-fn set_options(stream: &Stream, keepalive: Option<KeepaliveTimes>) -> io::Result<()> {
+fn set_options(stream: &Stream, keepalive: Keepalive) -> io::Result<()> {
     let Socket::Tcp(socket) = stream.socket() else {
         return Ok(());
     };
     socket.set_nodelay(true)?;
-    if let Some(times) = keepalive {
+    if let Keepalive::After(idle) = keepalive {
         let times = TcpKeepalive::new()
-            .with_time(times.idle)
-            .with_interval(times.interval)
-            .with_retries(times.retries);
+            .with_time(idle)
+            .with_interval(KEEPALIVE_INTERVAL)
+            .with_retries(KEEPALIVE_RETRIES);
         SockRef::from(socket).set_tcp_keepalive(&times)?;
     }
     Ok(())
 }
 
-async fn bind_tcp(host_port: &str) -> Result<Vec<Bound>, BindError> {
+async fn bind_tcp(address: &ListenAddress, host: &str, port: u16) -> Result<Vec<Bound>, BindError> {
     let resolve_error = |source| BindError::Resolve {
-        address: host_port.to_owned(),
+        address: address.to_string(),
         source,
     };
-    let mut addresses: Vec<_> = tokio::net::lookup_host(host_port)
+    let mut addresses: Vec<_> = tokio::net::lookup_host((host, port))
         .await
         .map_err(resolve_error)?
         .collect();
@@ -362,7 +347,7 @@ async fn bind_tcp(host_port: &str) -> Result<Vec<Bound>, BindError> {
         let source = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
         return Err(resolve_error(source));
     }
-    let bind = |address| listen_tcp(address).map_err(|source| bind_error(host_port, source));
+    let bind = |socket| listen_tcp(socket).map_err(|source| bind_error(address, source));
     addresses.into_iter().map(bind).collect()
 }
 
@@ -381,10 +366,9 @@ fn listen_tcp(address: SocketAddr) -> io::Result<Bound> {
     Ok(Bound::Tcp(TcpListener::from_std(socket.into())?))
 }
 
-fn bind_unix(path: &Path) -> Result<Bound, BindError> {
-    let address = path.display().to_string();
-    let io_error = |source| bind_error(&address, source);
-    remove_stale_socket(path, &address)?;
+fn bind_unix(address: &ListenAddress, path: &Path) -> Result<Bound, BindError> {
+    let io_error = |source| bind_error(address, source);
+    remove_stale_socket(address, path)?;
     let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM, None).map_err(io_error)?;
     socket.set_nonblocking(true).map_err(io_error)?;
     let name = SockAddr::unix(path).map_err(io_error)?;
@@ -399,11 +383,11 @@ fn bind_unix(path: &Path) -> Result<Bound, BindError> {
 }
 
 /// Removes the file of a process that is gone: a socket that nobody listens on.
-fn remove_stale_socket(path: &Path, address: &str) -> Result<(), BindError> {
+fn remove_stale_socket(address: &ListenAddress, path: &Path) -> Result<(), BindError> {
     let Ok(metadata) = std::fs::symlink_metadata(path) else {
         return Ok(());
     };
-    let address = address.to_owned();
+    let address = address.to_string();
     if !metadata.file_type().is_socket() {
         return Err(BindError::NotASocket { address });
     }
@@ -416,8 +400,8 @@ fn remove_stale_socket(path: &Path, address: &str) -> Result<(), BindError> {
     }
 }
 
-fn bind_error(address: &str, source: io::Error) -> BindError {
-    let address = address.to_owned();
+fn bind_error(address: &ListenAddress, source: io::Error) -> BindError {
+    let address = address.to_string();
     match source.kind() {
         io::ErrorKind::AddrInUse => BindError::InUse { address },
         _ => BindError::Io { address, source },

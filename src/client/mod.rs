@@ -6,6 +6,8 @@
 
 pub mod listener;
 pub mod proxy_protocol;
+pub mod throttle;
+pub mod tls;
 
 use std::io;
 

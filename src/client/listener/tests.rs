@@ -30,11 +30,7 @@ struct Running {
 }
 
 fn options(max_clients: usize) -> ListenOptions {
-    let keepalive = Some(KeepaliveTimes {
-        idle: Duration::from_secs(60),
-        interval: Duration::from_secs(10),
-        retries: 3,
-    });
+    let keepalive = Keepalive::After(Duration::from_secs(60));
     ListenOptions {
         max_clients,
         keepalive,
@@ -57,7 +53,7 @@ async fn start(address: &ListenAddress, max_clients: usize) -> Running {
 }
 
 fn any_port() -> ListenAddress {
-    ListenAddress::Tcp("127.0.0.1:0".into())
+    ListenAddress::tcp("127.0.0.1", 0)
 }
 
 async fn read_all(mut stream: impl tokio::io::AsyncRead + Unpin) -> Vec<u8> {
@@ -106,7 +102,7 @@ async fn cancelling_ends_the_loop_and_closes_the_port_but_not_the_clients() {
 #[tokio::test]
 async fn a_busy_port_is_one_clear_line() {
     let running = start(&any_port(), 10).await;
-    let address = ListenAddress::Tcp(running.addresses[0].to_string());
+    let address = ListenAddress::tcp("127.0.0.1", running.addresses[0].port());
     let error = Listener::bind(&address, options(1)).await.unwrap_err();
     let expected = format!(
         "cannot listen on {}: it is already in use by another process",
@@ -117,16 +113,13 @@ async fn a_busy_port_is_one_clear_line() {
 
 #[tokio::test]
 async fn names_are_resolved_and_unknown_ones_named() {
-    let address = ListenAddress::Tcp("localhost:0".into());
+    let address = ListenAddress::tcp("localhost", 0);
     let listener = Listener::bind(&address, options(1)).await.unwrap();
     assert!(!listener.local_addrs().is_empty());
-    for address in ["no-such-host.invalid:3306", "127.0.0.1"] {
-        let error = Listener::bind(&ListenAddress::Tcp(address.into()), options(1))
-            .await
-            .unwrap_err();
-        let start = format!("cannot listen on {address}: ");
-        assert!(error.to_string().starts_with(&start), "{error}");
-    }
+    let address = ListenAddress::tcp("no-such-host.invalid", 3306);
+    let error = Listener::bind(&address, options(1)).await.unwrap_err();
+    let start = "cannot listen on no-such-host.invalid:3306: ";
+    assert!(error.to_string().starts_with(start), "{error}");
 }
 
 #[tokio::test]

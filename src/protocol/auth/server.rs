@@ -11,22 +11,15 @@ use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, SHA256, digest};
 use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
 use aws_lc_rs::rsa::{KeySize, OAEP_SHA1_MGF1SHA1, OaepPrivateDecryptingKey, PrivateDecryptingKey};
+use bytes::{Bytes, BytesMut};
 use mysql_common::scramble::{scramble_native, scramble_sha256};
 use zeroize::Zeroizing;
 
+use super::{AuthSwitch, Plugin, Secret, xor_with_nonce};
 use crate::protocol::handshake::NONCE_LEN;
-
-/// MySQL's default since 8.0: a fast path by scramble, a full exchange that ends with the password.
-pub const CACHING_SHA2: &[u8] = b"caching_sha2_password";
-/// MySQL's default before 8.0 and MariaDB's: a scramble, and nothing if it does not fit.
-pub const NATIVE: &[u8] = b"mysql_native_password";
-/// The password as it is.
-pub const CLEAR: &[u8] = b"mysql_clear_password";
 
 /// First byte of a packet that carries more of the exchange.
 const MORE_DATA: u8 = 0x01;
-/// First byte of a request to use another plugin.
-const AUTH_SWITCH: u8 = 0xfe;
 /// `caching_sha2_password`: the scramble was right, OK follows.
 const FAST_AUTH_OK: [u8; 2] = [MORE_DATA, 0x03];
 /// `caching_sha2_password`: send the password.
@@ -36,10 +29,6 @@ const KEY_REQUEST: &[u8] = &[0x02];
 
 /// A nonce as it is sent, without the NUL behind it.
 pub type Nonce = [u8; NONCE_LEN];
-
-/// A password in clear. Wiped from memory when the last copy is dropped; never printed.
-#[derive(Clone)]
-pub struct Secret(Arc<Zeroizing<Vec<u8>>>);
 
 /// Whether the client's bytes can be read on the way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -164,17 +153,21 @@ impl ServerAuth {
     /// Judges the client's first answer, from its login or its `COM_CHANGE_USER`. `plugin` is the one the
     /// client says it used; none means `mysql_native_password`.
     pub fn start(self, plugin: Option<&[u8]>, response: &[u8]) -> Step {
-        match plugin.filter(|name| !name.is_empty()).unwrap_or(NATIVE) {
-            NATIVE if response.is_empty() => self.empty_password(),
-            NATIVE => match self.check_native(response) {
+        let plugin = match plugin.filter(|name| !name.is_empty()) {
+            Some(name) => Plugin::from_name(name),
+            None => Some(Plugin::MysqlNative),
+        };
+        match plugin {
+            Some(Plugin::MysqlNative) if response.is_empty() => self.empty_password(),
+            Some(Plugin::MysqlNative) => match self.check_native(response) {
                 Some(index) => known(index, ProvedBy::Native(self.nonce)),
                 None => self.switch_to_caching_sha2(),
             },
-            CACHING_SHA2 => self.scramble(response),
+            Some(Plugin::CachingSha2) => self.scramble(response),
             // Elsewhere the password has been seen by everybody; it is not even looked at.
-            CLEAR if self.channel == Channel::Secure => {
+            Some(Plugin::Clear) if self.channel == Channel::Secure => {
                 if response.is_empty() {
-                    self.switch(CLEAR, State::Clear)
+                    self.switch(Plugin::Clear, State::Clear)
                 } else {
                     cleartext(response)
                 }
@@ -197,15 +190,15 @@ impl ServerAuth {
 
     /// The client says its account has no password: the scramble of nothing is nothing.
     fn empty_password(self) -> Step {
-        match self.candidates.iter().position(|s| s.bytes().is_empty()) {
+        match self.candidates.iter().position(|s| s.is_empty()) {
             Some(index) => known(index, ProvedBy::Empty),
-            None => Step::Done(Verdict::Cleartext(Secret::new(Vec::new()))),
+            None => Step::Done(Verdict::Cleartext(Secret::new(b""))),
         }
     }
 
     fn check_native(&self, response: &[u8]) -> Option<usize> {
         let fits = |secret: &Secret| {
-            scramble_native(&self.nonce, secret.bytes())
+            scramble_native(&self.nonce, secret.expose())
                 .is_some_and(|right| verify_slices_are_equal(&right, response).is_ok())
         };
         self.candidates.iter().position(fits)
@@ -213,27 +206,28 @@ impl ServerAuth {
 
     fn check_sha2(&self, response: &[u8]) -> Option<usize> {
         let fits = |secret: &Secret| {
-            scramble_sha256(&self.nonce, secret.bytes())
+            scramble_sha256(&self.nonce, secret.expose())
                 .is_some_and(|right| verify_slices_are_equal(&right, response).is_ok())
         };
         self.candidates.iter().position(fits)
     }
 
     fn switch_to_caching_sha2(self) -> Step {
-        self.switch(CACHING_SHA2, State::Scramble)
+        self.switch(Plugin::CachingSha2, State::Scramble)
     }
 
-    fn switch(mut self, plugin: &[u8], state: State) -> Step {
+    fn switch(mut self, plugin: Plugin, state: State) -> Step {
         if self.can_switch == CanSwitch::No {
             return Step::Done(Verdict::Failed(AuthFailure::CannotSwitch));
         }
         self.nonce = self.switch_nonce;
-        let mut payload = vec![AUTH_SWITCH];
-        payload.extend_from_slice(plugin);
-        payload.push(0);
-        payload.extend_from_slice(&self.nonce);
-        payload.push(0);
-        self.send(state, payload)
+        let mut payload = BytesMut::new();
+        let request = AuthSwitch {
+            plugin: Bytes::from_static(plugin.name().as_bytes()),
+            data: Bytes::from([&self.nonce[..], &[0]].concat()),
+        };
+        request.encode(&mut payload);
+        self.send(state, payload.into())
     }
 
     const fn send(self, state: State, payload: Vec<u8>) -> Step {
@@ -270,9 +264,7 @@ impl ServerAuth {
         let Some(mut secret) = self.rsa.decrypt(packet) else {
             return Step::Done(Verdict::Failed(AuthFailure::Undecipherable));
         };
-        for (byte, nonce) in secret.iter_mut().zip(self.nonce.iter().cycle()) {
-            *byte ^= nonce;
-        }
+        xor_with_nonce(&mut secret, &self.nonce);
         cleartext(&secret)
     }
 }
@@ -294,36 +286,9 @@ const fn known(index: usize, plugin: ProvedBy) -> Step {
 /// A password with the NUL that ends it; one without is cut short or no password.
 fn cleartext(packet: &[u8]) -> Step {
     Step::Done(match packet.strip_suffix(&[0]) {
-        Some(secret) if !secret.contains(&0) => Verdict::Cleartext(Secret::new(secret.to_vec())),
+        Some(secret) if !secret.contains(&0) => Verdict::Cleartext(Secret::new(secret)),
         _ => Verdict::Failed(AuthFailure::Malformed),
     })
-}
-
-impl Secret {
-    /// Takes a password in clear.
-    pub fn new(bytes: Vec<u8>) -> Self {
-        Self(Arc::new(Zeroizing::new(bytes)))
-    }
-
-    /// The password in clear.
-    pub fn bytes(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-/// In constant time for equal lengths.
-impl PartialEq for Secret {
-    fn eq(&self, other: &Self) -> bool {
-        verify_slices_are_equal(self.bytes(), other.bytes()).is_ok()
-    }
-}
-
-impl Eq for Secret {}
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Secret(…)")
-    }
 }
 
 impl RsaKey {
@@ -371,7 +336,7 @@ impl std::fmt::Debug for RsaKey {
 /// the end of `run_plugin_auth`.
 pub fn tls_proof(secret: &Secret, nonce: &Nonce, certificate_sha256: &[u8; 32]) -> Vec<u8> {
     let sha1 = |bytes: &[u8]| digest(&SHA1_FOR_LEGACY_USE_ONLY, bytes);
-    let stored = sha1(sha1(secret.bytes()).as_ref());
+    let stored = sha1(sha1(secret.expose()).as_ref());
     let proof = digest(
         &SHA256,
         &[stored.as_ref(), nonce, certificate_sha256].concat(),

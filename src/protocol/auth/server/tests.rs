@@ -5,6 +5,10 @@ use proptest::prelude::*;
 
 use super::*;
 
+const CACHING_SHA2: &[u8] = b"caching_sha2_password";
+const NATIVE: &[u8] = b"mysql_native_password";
+const CLEAR: &[u8] = b"mysql_clear_password";
+
 const NONCE: Nonce = [
     1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20,
 ];
@@ -34,7 +38,7 @@ fn auth(channel: Channel, secrets: &[&str]) -> ServerAuth {
 }
 
 fn secret(text: &str) -> Secret {
-    Secret::new(text.as_bytes().to_vec())
+    Secret::new(text.as_bytes())
 }
 
 fn sent(step: Step) -> (Exchange, Vec<u8>) {
@@ -62,7 +66,7 @@ fn assert_known(step: Step, index: usize, plugin: ProvedBy) {
 #[track_caller]
 fn assert_cleartext(step: Step, password: &str) {
     match verdict(step) {
-        Verdict::Cleartext(got) => assert_eq!(got.bytes(), password.as_bytes()),
+        Verdict::Cleartext(got) => assert_eq!(got.expose(), password.as_bytes()),
         other => panic!("{other:?}"),
     }
 }
@@ -240,11 +244,6 @@ fn the_proof_of_a_self_signed_certificate() {
     // Computed with Python's hashlib from the definition.
     let expected = b"\x01F3A48196F33A26CEE9FAB9A6E4AC7B620FF0E1E3E503C5317EC632DB1F594151";
     assert_eq!(tls_proof(&secret("secret"), &NONCE, &[7; 32]), expected);
-}
-
-#[test]
-fn secrets_do_not_print() {
-    assert_eq!(format!("{:?}", secret("hunter2")), "Secret(…)");
 }
 
 proptest! {
