@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::state::{Catalog, Family, StateIds, StateStore};
+use super::state::{Catalog, Family, IdleTimeouts, StateIds, StateStore};
 use crate::protocol::capability::Capabilities;
 
 /// What a server's greeting shows before anybody has logged in.
@@ -57,11 +57,12 @@ pub struct ServerLimits {
     pub wait_timeout: Option<Duration>,
 }
 
-/// The session's virtual variables as a fresh connection has them, in the order of
-/// [`VIRTUALS_SQL`](super::connection::VIRTUALS_SQL); `None` where the server lacks the variable.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+/// The session's virtual variables as a fresh connection has them, before Sidepool sets its own.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Virtuals {
-    /// `session_track_system_variables`
+    /// `wait_timeout` and `interactive_timeout`.
+    pub idle: Option<IdleTimeouts>,
+    /// `session_track_system_variables`; `None` where the server has no trackers, as below.
     pub track_system_variables: Option<Box<str>>,
     /// `session_track_schema`
     pub track_schema: Option<Box<str>>,
@@ -69,8 +70,25 @@ pub struct Virtuals {
     pub track_state_change: Option<Box<str>>,
     /// `session_track_transaction_info`
     pub track_transaction_info: Option<Box<str>>,
-    /// `wait_timeout`
-    pub wait_timeout: Option<Box<str>>,
-    /// `interactive_timeout`
-    pub interactive_timeout: Option<Box<str>>,
+}
+
+impl Virtuals {
+    /// Sets the trackers to what they were before Sidepool's own; `None` where there are none.
+    ///
+    /// Literals carry their charset, so that none of the session's own garbles them.
+    pub fn trackers_sql(&self) -> Option<String> {
+        let number = |value: &Option<Box<str>>| match value.as_deref() {
+            Some("1" | "ON") => "1",
+            _ => "0",
+        };
+        Some(format!(
+            "SET @@session.session_track_system_variables=_latin1'{}',\
+             @@session.session_track_schema={},@@session.session_track_state_change={},\
+             @@session.session_track_transaction_info=_latin1'{}'",
+            self.track_system_variables.as_deref()?,
+            number(&self.track_schema),
+            number(&self.track_state_change),
+            self.track_transaction_info.as_deref().unwrap_or("OFF"),
+        ))
+    }
 }

@@ -14,7 +14,7 @@ use super::connection::{
 };
 use super::facts::{Greeted, ServerFacts, ServerLimits, Virtuals};
 use super::login::LoggedIn;
-use super::state::{Catalog, SchemaColumn, State, StateIds};
+use super::state::{Catalog, IdleTimeouts, SchemaColumn, State, StateIds};
 use crate::protocol::capability::Capabilities;
 use crate::protocol::command::Command;
 use crate::protocol::handshake::Greeting;
@@ -159,7 +159,7 @@ async fn first_state(
     init_query: &str,
 ) -> Result<Found, StatementError> {
     let trackers = if facts.trackers { TRACKERS_SQL } else { "" };
-    raw.query(format!("{LIMITS_SQL}{trackers}").as_bytes());
+    raw.query(format!("{LIMITS_SQL}{trackers} LIMIT 1").as_bytes());
     if facts.trackers {
         raw.query(facts.catalog.setup_sql().as_bytes());
     }
@@ -212,14 +212,14 @@ fn limits_of(set: &OwnResultSet) -> Result<(ServerLimits, Virtuals), StatementEr
         let value: &Bytes = row.get(at)?.as_ref()?;
         Some(String::from_utf8_lossy(value).into())
     };
-    let number = |at: usize| -> Option<u64> { text(at)?.parse().ok() };
+    let cells: Vec<Option<&[u8]>> = row.iter().take(2).map(Option::as_deref).collect();
+    let idle = IdleTimeouts::from_row(&cells);
     let limits = ServerLimits {
-        max_connections: number(2),
-        wait_timeout: number(0).map(Duration::from_secs),
+        max_connections: text(2).and_then(|number| number.parse().ok()),
+        wait_timeout: idle.map(|idle| Duration::from_secs(idle.wait)),
     };
     let virtuals = Virtuals {
-        wait_timeout: text(0),
-        interactive_timeout: text(1),
+        idle,
         track_system_variables: text(3),
         track_schema: text(4),
         track_state_change: text(5),

@@ -2,6 +2,8 @@
 
 pub mod context;
 pub mod directory;
+pub mod memory;
+pub mod pending;
 pub mod pins;
 pub mod plan;
 pub mod scan;

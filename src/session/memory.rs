@@ -1,0 +1,128 @@
+//! What a session carries from one backend connection to the next.
+
+use std::sync::Arc;
+
+use super::scan::{CharsetFamily, LexMode};
+use crate::backend::facts::Virtuals;
+use crate::backend::state::{IdleTimeouts, State, Value};
+use crate::protocol::reply::StatusFlags;
+use crate::relay::own::OwnResultSet;
+use crate::relay::{TrackedVariables, TrackerFilter, TrackerSelection, TransactionInfo};
+
+/// The session as it is between two statements, wherever it ran last.
+#[derive(Debug)]
+pub struct Carried {
+    /// Variables and database.
+    pub state: State,
+    /// What `LAST_INSERT_ID()` returns.
+    pub last_insert_id: u64,
+    /// The client's own `wait_timeout` and `interactive_timeout`, if it set any.
+    pub timeouts: Option<IdleTimeouts>,
+    /// What the last statement left in the diagnostics area, if anything.
+    pub diagnostics: Option<Box<SavedDiagnostics>>,
+    /// Status flags of the last OK.
+    pub status: StatusFlags,
+    /// What this session was found to use, so that from now on it is kept for it.
+    pub learned: Learned,
+    /// How the session's own statements are to be read.
+    pub lex: LexMode,
+    /// Which tracking data the client gets to see.
+    pub filter: Arc<TrackerFilter>,
+}
+
+/// The diagnostics area as its four plain readers would show it.
+#[derive(Debug)]
+pub struct SavedDiagnostics {
+    /// `SHOW WARNINGS`
+    pub warnings: OwnResultSet,
+    /// `SHOW ERRORS`
+    pub errors: OwnResultSet,
+    /// `SHOW COUNT(*) WARNINGS`
+    pub warning_count: OwnResultSet,
+    /// `SHOW COUNT(*) ERRORS`
+    pub error_count: OwnResultSet,
+}
+
+/// What a session was found to use too late once.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Learned {
+    /// `ROW_COUNT()` or `FOUND_ROWS()`: the backend connection is kept after each statement.
+    pub row_count: bool,
+    /// Diagnostics in other forms than the four: it is kept after warnings and errors.
+    pub diagnostics: bool,
+}
+
+impl Carried {
+    /// A session that has just logged in.
+    pub fn new(state: State, virtuals: &Virtuals) -> Self {
+        let mut status = StatusFlags(0);
+        if value(&state, "autocommit") == Some(b"1") {
+            status.0 |= StatusFlags::AUTOCOMMIT;
+        }
+        let mut carried = Self {
+            lex: LexMode::default(),
+            state,
+            last_insert_id: 0,
+            timeouts: None,
+            diagnostics: None,
+            status,
+            learned: Learned::default(),
+            filter: Arc::new(default_filter(virtuals)),
+        };
+        carried.look_at_state();
+        carried
+    }
+
+    /// The session is now in this state.
+    pub fn set_state(&mut self, state: State) {
+        if state != self.state {
+            self.state = state;
+            self.look_at_state();
+        }
+    }
+
+    fn look_at_state(&mut self) {
+        let sql_mode = value(&self.state, "sql_mode").unwrap_or_default();
+        let has = |mode: &[u8]| sql_mode.split(|&b| b == b',').any(|m| m == mode);
+        let charset = value(&self.state, "character_set_client").unwrap_or_default();
+        self.lex = LexMode {
+            ansi_quotes: has(b"ANSI_QUOTES"),
+            no_backslash_escapes: has(b"NO_BACKSLASH_ESCAPES"),
+            charset: CharsetFamily::of(charset),
+        };
+    }
+
+    /// Whether autocommit is off.
+    pub const fn autocommit_off(&self) -> bool {
+        !self.status.autocommit()
+    }
+}
+
+fn value<'s>(state: &'s State, name: &str) -> Option<&'s [u8]> {
+    state.get_named(name).and_then(Value::as_bytes)
+}
+
+/// What a fresh connection's own tracker settings let through.
+fn default_filter(virtuals: &Virtuals) -> TrackerFilter {
+    let on = |value: &Option<Box<str>>| {
+        value.as_deref().is_some_and(|v| v == "1" || v.eq_ignore_ascii_case("on"))
+    };
+    let names = virtuals.track_system_variables.as_deref().unwrap_or_default();
+    let variables = if names == "*" {
+        TrackedVariables::Every
+    } else {
+        let names = names.split(',').map(|name| name.trim().to_ascii_lowercase().into());
+        TrackedVariables::Named(names.collect())
+    };
+    TrackerFilter::Selected(TrackerSelection {
+        variables,
+        schema: on(&virtuals.track_schema),
+        state_change: on(&virtuals.track_state_change),
+        gtids: false,
+        transaction_info: match virtuals.track_transaction_info.as_deref() {
+            Some("STATE") => TransactionInfo::State,
+            Some("CHARACTERISTICS") => TransactionInfo::Characteristics,
+            _ => TransactionInfo::Off,
+        },
+    })
+}

@@ -1,0 +1,139 @@
+//! What is not yet known of the state that a held backend connection is in.
+//!
+//! Answers are noted here as they pass; `settle` asks the server for what is missing before the
+//! connection may be shared.
+
+use bytes::Bytes;
+
+use super::plan::Plan;
+use crate::protocol::reply::StatusFlags;
+use crate::relay::Answer;
+
+/// No transaction, no locks: what the transaction tracker shows of a connection at rest.
+const AT_REST: [u8; 8] = *b"________";
+
+/// Open questions about a held backend connection.
+#[derive(Debug)]
+pub struct Pending {
+    /// Names of variables that may have changed, as reported, each once.
+    pub names: Vec<Box<[u8]>>,
+    /// The database that was reported last; `Some(None)`: none any more.
+    pub schema: Option<Option<Bytes>>,
+    /// `LAST_INSERT_ID()` may be another.
+    pub insert_id: bool,
+    /// An ERR came: changes made before it are not reported yet.
+    pub unsettled: bool,
+    /// The last statement left warnings or an error.
+    pub diagnostics: bool,
+    /// The connection has the client's own values of the virtual variables.
+    pub virtuals_shown: bool,
+    /// Everything must be read back.
+    pub everything: bool,
+    /// The transaction tracker's last report.
+    transaction: [u8; 8],
+    /// A `SET TRANSACTION` waits for the next transaction.
+    characteristics: bool,
+}
+
+impl Default for Pending {
+    fn default() -> Self {
+        Self {
+            names: Vec::new(),
+            schema: None,
+            insert_id: false,
+            unsettled: false,
+            diagnostics: false,
+            virtuals_shown: false,
+            everything: false,
+            transaction: AT_REST,
+            characteristics: false,
+        }
+    }
+}
+
+impl Pending {
+    /// Notes what an answer told. `true`: the state changed and nothing named says how.
+    pub fn note(&mut self, answer: &Answer, plan: &Plan) -> bool {
+        self.insert_id |= plan.after.last_insert_id || answer.last_insert_id != 0;
+        self.unsettled |= answer.error().is_some();
+        self.diagnostics = answer.warnings > 0 || answer.error().is_some();
+        if answer.trackers.is_empty() {
+            return false;
+        }
+        self.note_trackers(answer)
+    }
+
+    fn note_trackers(&mut self, answer: &Answer) -> bool {
+        let trackers = &answer.trackers;
+        let mut named = false;
+        for name in trackers.variables() {
+            named = true;
+            if !self.names.iter().any(|known| **known == *name) {
+                self.names.push(name.into());
+            }
+        }
+        if let Some(schema) = trackers.schema() {
+            named = true;
+            self.schema = Some((!schema.is_empty()).then(|| Bytes::copy_from_slice(schema)));
+        }
+        if let Some(transaction) = trackers.transaction_state() {
+            self.transaction = transaction;
+        }
+        if let Some(characteristics) = trackers.characteristics() {
+            self.characteristics = !characteristics.is_empty();
+        }
+        trackers.state_changed() && !named
+    }
+
+    /// Whether the connection is in the middle of something that ends by itself: a transaction, or a
+    /// `SET TRANSACTION` that waits for one.
+    pub fn in_transaction(&self, status: StatusFlags) -> bool {
+        status.in_transaction()
+            || status.has(StatusFlags::IN_TRANSACTION_READONLY)
+            || self.transaction[0] != b'_'
+            || self.characteristics
+    }
+
+    /// Whether the session holds table locks.
+    pub const fn tables_locked(&self) -> bool {
+        self.transaction[7] == b'L'
+    }
+
+    /// Whether nothing needs to be asked before the connection is shared.
+    pub fn is_settled(&self) -> bool {
+        self.names.is_empty()
+            && !self.insert_id
+            && !self.unsettled
+            && !self.diagnostics
+            && !self.virtuals_shown
+            && !self.everything
+    }
+
+    /// Whether the way statements are to be read may have changed.
+    pub fn names_any(&self, names: &[&[u8]]) -> bool {
+        self.names.iter().any(|known| names.contains(&&**known))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fresh_pending_has_no_questions() {
+        let pending = Pending::default();
+        assert!(pending.is_settled());
+        assert!(!pending.in_transaction(StatusFlags(StatusFlags::AUTOCOMMIT)));
+        assert!(!pending.tables_locked());
+    }
+
+    #[test]
+    fn a_transaction_shows_in_the_flags_or_in_the_tracker() {
+        let mut pending = Pending::default();
+        assert!(pending.in_transaction(StatusFlags(StatusFlags::IN_TRANSACTION)));
+        pending.transaction = *b"I___W___";
+        assert!(pending.in_transaction(StatusFlags(0)));
+        pending.transaction = *b"_______L";
+        assert!(!pending.in_transaction(StatusFlags(0)) && pending.tables_locked());
+    }
+}
