@@ -4,6 +4,8 @@
 //! really is, [`connection`] greets it, [`tls`] wraps it, [`accounts`] decides whether it may come
 //! in (slowed by [`throttle`]), and [`change_user`] decides again when it asks to be someone else.
 
+mod account;
+pub mod accounts;
 pub mod listener;
 pub mod proxy_protocol;
 pub mod throttle;
