@@ -22,7 +22,7 @@ pub struct SessionContext {
     /// The settings; live ones are read when they are needed, never kept.
     pub settings: Arc<Live>,
     /// Where everything is counted.
-    pub metrics: Metrics,
+    pub metrics: Arc<Metrics>,
     /// The backend that serves the sessions.
     pub target: Target,
     /// Who is connected.
