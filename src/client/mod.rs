@@ -1,15 +1,20 @@
 //! The application side: listeners, TLS, the connection phase, credentials.
 //!
 //! In the order a connection meets them: [`listener`] accepts it, [`proxy_protocol`] says who it
-//! really is, [`connection`] greets it, [`tls`] wraps it, [`accounts`] decides whether it may come
-//! in (slowed by [`throttle`]), and [`change_user`] decides again when it asks to be someone else.
+//! really is, [`connection`] greets it, [`tls`] wraps it, [`authenticate`] hears its password, [`accounts`]
+//! decides whether it may come in (slowed by [`throttle`]), and [`change_user`] hears it again when it
+//! asks to be someone else.
 
 mod account;
 pub mod accounts;
+pub mod authenticate;
+pub mod change_user;
+pub mod connection;
 pub mod listener;
 pub mod proxy_protocol;
 pub mod throttle;
 pub mod tls;
+mod wire;
 
 use std::io;
 

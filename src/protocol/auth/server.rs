@@ -116,8 +116,8 @@ pub struct KnownSecret {
 /// The plugin by which a known secret was proved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProvedBy {
-    /// `mysql_native_password`, with the nonce that counts for [`tls_proof`]. The final OK follows directly.
-    Native(Nonce),
+    /// `mysql_native_password`. The final OK follows directly, perhaps with a [`tls_proof`].
+    Native,
     /// `caching_sha2_password`: [`FAST_AUTH_OK`](Self::prelude) goes ahead of the final OK.
     CachingSha2,
     /// An account without a password; nothing was exchanged.
@@ -160,7 +160,7 @@ impl ServerAuth {
         match plugin {
             Some(Plugin::MysqlNative) if response.is_empty() => self.empty_password(),
             Some(Plugin::MysqlNative) => match self.check_native(response) {
-                Some(index) => known(index, ProvedBy::Native(self.nonce)),
+                Some(index) => known(index, ProvedBy::Native),
                 None => self.switch_to_caching_sha2(),
             },
             Some(Plugin::CachingSha2) => self.scramble(response),
@@ -274,7 +274,7 @@ impl ProvedBy {
     pub const fn prelude(self) -> Option<[u8; 2]> {
         match self {
             Self::CachingSha2 => Some(FAST_AUTH_OK),
-            Self::Native(_) | Self::Empty => None,
+            Self::Native | Self::Empty => None,
         }
     }
 }
