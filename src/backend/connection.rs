@@ -69,7 +69,11 @@ pub enum StatementError {
 impl Identity {
     /// The identity of a connection that has just logged in; `id` is unique for the process.
     pub const fn new(id: u64, thread_id: u32, capabilities: Capabilities) -> Self {
-        Self { id, thread_id, capabilities }
+        Self {
+            id,
+            thread_id,
+            capabilities,
+        }
     }
 
     /// How answers are framed on the connection.
@@ -106,6 +110,11 @@ impl BackendConnection {
         }
     }
 
+    /// What never changes about it.
+    pub const fn identity(&self) -> Identity {
+        self.identity
+    }
+
     /// The server's thread id, as its process list shows it.
     pub const fn thread_id(&self) -> u32 {
         self.identity.thread_id
@@ -138,7 +147,11 @@ impl BackendConnection {
 
     /// Appends an own `COM_QUERY`; it is sent with whatever else is in the output.
     pub fn put_query(&mut self, sql: &[u8]) {
-        put_query(&mut self.conn.output, self.identity.has_query_attributes(), sql);
+        put_query(
+            &mut self.conn.output,
+            self.identity.has_query_attributes(),
+            sql,
+        );
     }
 
     /// Appends an own command.
@@ -187,7 +200,11 @@ pub(super) fn decode_reading(
 ) -> Result<Reading, StatementError> {
     let row = set.rows.first().ok_or(StatementError::NoRow)?;
     let row: Vec<Option<&[u8]>> = row.iter().map(Option::as_deref).collect();
-    let kinds: Vec<_> = set.columns.iter().map(|c| state::ColumnKind::from_type(c.kind)).collect();
+    let kinds: Vec<_> = set
+        .columns
+        .iter()
+        .map(|c| state::ColumnKind::from_type(c.kind))
+        .collect();
     Ok(query.decode(&row, &kinds)?)
 }
 

@@ -1,7 +1,7 @@
 //! Opening backend connections for a pool: credentials tried in turn, facts kept up to date.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -81,6 +81,7 @@ struct Shared {
     virtuals: ArcSwap<Virtuals>,
     baselines: Baselines<BaselineKey>,
     limits: watch::Sender<ServerLimits>,
+    reachable: AtomicBool,
 }
 
 impl Dialer {
@@ -97,12 +98,18 @@ impl Dialer {
             virtuals: ArcSwap::default(),
             baselines: Baselines::new(BASELINES),
             limits: watch::Sender::new(ServerLimits::default()),
+            reachable: AtomicBool::new(true),
         }))
     }
 
     /// Where it dials.
     pub fn address(&self) -> &Address {
         &self.0.address
+    }
+
+    /// Whether the last attempt to reach the server got an answer from it.
+    pub fn is_reachable(&self) -> bool {
+        self.0.reachable.load(Ordering::Relaxed)
     }
 
     /// What the server greets with, as last seen; remembered while it is down.
@@ -150,8 +157,18 @@ impl Dialer {
     ) -> Result<BackendConnection, DialError> {
         let params = self.params(key, secret, collation);
         let read_at = Instant::now();
-        let logged_in = login::login(&self.0.address, &params).await?;
-        self.0.greeted.store(Some(Arc::new(greeted(&logged_in.greeting))));
+        let logged_in = login::login(&self.0.address, &params).await;
+        let answered = !matches!(
+            logged_in,
+            Err(LoginError::Unreachable { .. }
+                | LoginError::Timeout { .. }
+                | LoginError::Lost { .. })
+        );
+        self.0.reachable.store(answered, Ordering::Relaxed);
+        let logged_in = logged_in?;
+        self.0
+            .greeted
+            .store(Some(Arc::new(greeted(&logged_in.greeting))));
         let settings = self.0.settings.load();
         let set_up = SetUp {
             known: self.0.facts.load_full(),
@@ -166,7 +183,10 @@ impl Dialer {
 
     fn params(&self, key: &PoolKey, secret: Secret, collation: u8) -> LoginParams {
         let settings = self.0.settings.load();
-        let attribute = (Bytes::from_static(b"program_name"), Bytes::from_static(b"sidepool"));
+        let attribute = (
+            Bytes::from_static(b"program_name"),
+            Bytes::from_static(b"sidepool"),
+        );
         LoginParams {
             user: Bytes::copy_from_slice(key.credentials().user()),
             secret,
@@ -189,8 +209,14 @@ impl Dialer {
         read_at: Instant,
     ) {
         let account_id = key.credentials().account_id();
-        let key = BaselineKey { account_id, collation, bits: key.bits() };
-        self.0.baselines.insert(key, connection.state.clone(), read_at);
+        let key = BaselineKey {
+            account_id,
+            collation,
+            bits: key.bits(),
+        };
+        self.0
+            .baselines
+            .insert(key, connection.state.clone(), read_at);
         self.0.virtuals.store(Arc::clone(connection.virtuals()));
         self.0.facts.store(Some(Arc::clone(connection.facts())));
         let limits = connection.limits();

@@ -44,7 +44,12 @@ impl ServerFacts {
     pub fn new(greeted: Greeted, catalog: Catalog, ids: StateIds, trackers: bool) -> Self {
         let catalog = Arc::new(catalog);
         let store = StateStore::new(Arc::clone(&catalog), ids);
-        Self { greeted, catalog, store, trackers }
+        Self {
+            greeted,
+            catalog,
+            store,
+            trackers,
+        }
     }
 }
 

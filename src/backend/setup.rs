@@ -56,8 +56,15 @@ pub(super) async fn set_up(
     let mut conn = Conn::new(logged_in.stream);
     conn.input = logged_in.read_buffer;
     let status = StatusFlags(logged_in.status);
-    let mut raw = RawConnection { conn, identity, status };
-    let facts = match set_up.known.filter(|facts| *facts.greeted.version == *version(&greeting)) {
+    let mut raw = RawConnection {
+        conn,
+        identity,
+        status,
+    };
+    let facts = match set_up
+        .known
+        .filter(|facts| *facts.greeted.version == *version(&greeting))
+    {
         Some(facts) => facts,
         None => Arc::new(discover(&mut raw, &greeting, set_up.ids.clone()).await?),
     };
@@ -80,9 +87,24 @@ fn version(greeting: &Greeting) -> String {
     String::from_utf8_lossy(&greeting.server_version).into_owned()
 }
 
+impl BackendConnection {
+    /// Runs `pool.init_query` again, after a reset. Not cancel-safe.
+    ///
+    /// # Errors
+    /// [`StatementError`].
+    pub async fn run_init_query(&mut self, init_query: &str) -> Result<(), StatementError> {
+        let identity = self.identity();
+        run_init_query(&mut self.conn, identity, init_query).await
+    }
+}
+
 impl RawConnection {
     fn query(&mut self, sql: &[u8]) {
-        put_query(&mut self.conn.output, self.identity.has_query_attributes(), sql);
+        put_query(
+            &mut self.conn.output,
+            self.identity.has_query_attributes(),
+            sql,
+        );
     }
 
     async fn rows(&mut self, max: usize) -> Result<OwnResultSet, StatementError> {
@@ -173,35 +195,53 @@ async fn first_state(
         raw.ok().await?;
     }
     if !init_query.is_empty() {
-        run_init_query(raw, init_query).await?;
+        run_init_query(&mut raw.conn, raw.identity, init_query).await?;
         raw.query(read_all.sql());
         raw.conn.send().await?;
     }
     let reading = decode_reading(&raw.rows(DISCOVERY_MAX).await?, &read_all)?;
-    let state: State = facts.store.from_reading(&reading).ok_or(StatementError::NoRow)?;
-    Ok(Found { state, virtuals: Arc::new(virtuals), limits })
+    let state: State = facts
+        .store
+        .from_reading(&reading)
+        .ok_or(StatementError::NoRow)?;
+    Ok(Found {
+        state,
+        virtuals: Arc::new(virtuals),
+        limits,
+    })
 }
 
 /// Runs the operator's statements, several as they may be, and drops their answers.
-async fn run_init_query(raw: &mut RawConnection, init_query: &str) -> Result<(), StatementError> {
+async fn run_init_query(
+    conn: &mut Conn,
+    identity: Identity,
+    init_query: &str,
+) -> Result<(), StatementError> {
     const MULTI_STATEMENTS_ON: [u8; 2] = [0, 0];
     const MULTI_STATEMENTS_OFF: [u8; 2] = [1, 0];
-    let option = !raw.identity.allows_multi_statements();
+    let framing = identity.framing();
+    let option = !identity
+        .capabilities()
+        .contains(Capabilities::MULTI_STATEMENTS);
     if option {
-        put_command(&mut raw.conn.output, Command::SetOption, &MULTI_STATEMENTS_ON);
+        put_command(&mut conn.output, Command::SetOption, &MULTI_STATEMENTS_ON);
     }
-    raw.query(init_query.as_bytes());
+    put_query(
+        &mut conn.output,
+        identity.has_query_attributes(),
+        init_query.as_bytes(),
+    );
     if option {
-        put_command(&mut raw.conn.output, Command::SetOption, &MULTI_STATEMENTS_OFF);
+        put_command(&mut conn.output, Command::SetOption, &MULTI_STATEMENTS_OFF);
     }
-    raw.conn.send().await?;
+    conn.send().await?;
     if option {
-        raw.ok().await?;
+        read_own_ok(conn, framing).await?;
     }
-    // One answer for each statement; those with rows are read in the same way.
-    raw.rows(DISCOVERY_MAX).await?;
+    // One answer for each statement, with rows or without.
+    read_own_result_set(conn, framing, DISCOVERY_MAX).await?;
     if option {
-        raw.ok().await?;
+        read_own_ok(conn, framing).await?;
     }
     Ok(())
 }
@@ -226,11 +266,4 @@ fn limits_of(set: &OwnResultSet) -> Result<(ServerLimits, Virtuals), StatementEr
         track_transaction_info: text(6),
     };
     Ok((limits, virtuals))
-}
-
-impl Identity {
-    /// Whether the connection takes several statements in one `COM_QUERY`.
-    const fn allows_multi_statements(&self) -> bool {
-        self.capabilities().contains(Capabilities::MULTI_STATEMENTS)
-    }
 }

@@ -15,9 +15,10 @@ use super::facts::ServerLimits;
 use super::key::PoolKey;
 use super::state::{KnownTransitions, State};
 use crate::config::{Live, PoolSettings};
-use crate::pool::{BorrowError, Connector, Events, Limits, Pool};
+use crate::pool::{BorrowError, Connector, Events, Limits, Pool, PooledConnection};
 use crate::protocol::auth::Secret;
 use crate::protocol::command::Command;
+use crate::reason::RetireReason;
 use crate::relay::ErrorInfo;
 use crate::relay::own::OwnError;
 
@@ -68,9 +69,25 @@ pub enum DatabaseError {
     Statement(StatementError),
 }
 
+/// Why a statement could not be killed.
+#[derive(Debug, thiserror::Error)]
+pub enum KillError {
+    /// No place at the server.
+    #[error(transparent)]
+    Borrow(#[from] TargetError),
+    /// No connection to it.
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    /// The server refused, or the connection failed.
+    #[error(transparent)]
+    Statement(#[from] StatementError),
+}
+
 impl std::fmt::Debug for Inner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Target").field("address", self.dialer.address()).finish_non_exhaustive()
+        f.debug_struct("Target")
+            .field("address", self.dialer.address())
+            .finish_non_exhaustive()
     }
 }
 
@@ -130,9 +147,18 @@ impl Target {
     /// As [`prove`](Self::prove).
     pub async fn first_state(&self, key: &PoolKey, collation: u8) -> Result<State, TargetError> {
         let account_id = key.credentials().account_id();
-        let baseline = BaselineKey { account_id, collation, bits: key.bits() };
+        let baseline = BaselineKey {
+            account_id,
+            collation,
+            bits: key.bits(),
+        };
         let recheck = self.0.settings.load().auth.recheck;
-        if let Some(state) = self.0.dialer.baselines().get(&baseline, Instant::now(), recheck) {
+        if let Some(state) = self
+            .0
+            .dialer
+            .baselines()
+            .get(&baseline, Instant::now(), recheck)
+        {
             return Ok(state);
         }
         let mut last = DialError::NoSecret;
@@ -141,7 +167,12 @@ impl Target {
             match self.prove(key, secret, collation).await {
                 Ok(()) => {
                     let age = began.elapsed();
-                    if let Some(state) = self.0.dialer.baselines().get(&baseline, Instant::now(), age) {
+                    if let Some(state) =
+                        self.0
+                            .dialer
+                            .baselines()
+                            .get(&baseline, Instant::now(), age)
+                    {
                         return Ok(state);
                     }
                 }
@@ -172,7 +203,11 @@ impl Target {
         {
             return Ok(state.with_schema(Some(&found.name)));
         }
-        let mut lease = self.0.pool.borrow(key, state, self.borrow_timeout()).await?;
+        let mut lease = self
+            .0
+            .pool
+            .borrow(key, state, self.borrow_timeout())
+            .await?;
         let selected = init_db(&mut lease, database).await;
         match selected {
             Ok(name) => {
@@ -186,7 +221,7 @@ impl Target {
                 Err(DatabaseError::Refused(error))
             }
             Err(error) => {
-                lease.retire(crate::reason::RetireReason::Broken);
+                lease.retire(RetireReason::Broken);
                 Err(DatabaseError::Statement(error))
             }
         }
@@ -197,18 +232,53 @@ impl Target {
         if databases.len() >= DATABASES {
             databases.clear();
         }
-        databases.insert(key, KnownDatabase { name, seen: Instant::now() });
+        databases.insert(
+            key,
+            KnownDatabase {
+                name,
+                seen: Instant::now(),
+            },
+        );
     }
 
     fn borrow_timeout(&self) -> Duration {
         self.0.settings.load().pool.borrow_timeout
     }
 
+    /// Whether the server could be reached when it was tried last.
+    pub fn is_reachable(&self) -> bool {
+        self.0.dialer.is_reachable()
+    }
+
+    /// Kills the statement that runs on that thread, over a connection of its own that counts in the
+    /// limit.
+    ///
+    /// # Errors
+    /// [`KillError`]. Not to be cancelled: run it where it can end.
+    pub async fn kill_query(
+        &self,
+        key: &PoolKey,
+        thread: u64,
+        within: Duration,
+    ) -> Result<(), KillError> {
+        let slot = self.0.pool.reserve(within).await?;
+        let mut connection = self.0.dialer.connect(key).await?;
+        connection.put_query(format!("KILL QUERY {thread}").as_bytes());
+        connection.send().await?;
+        let killed = connection.read_ok().await;
+        connection.close(RetireReason::Admin).await;
+        drop(slot);
+        killed?;
+        Ok(())
+    }
+
     /// Re-reads the settings' limits.
     pub fn apply_settings(&self) {
         let now = self.0.settings.load();
         let server = self.0.dialer.limits().borrow().clone();
-        self.0.pool.set_limits(limits(&now.pool, now.backend.max_dials, &server));
+        self.0
+            .pool
+            .set_limits(limits(&now.pool, now.backend.max_dials, &server));
     }
 
     /// Keeps the pool in order until `shutdown`: learns the greeting, follows the server's limits,
@@ -269,7 +339,9 @@ async fn init_db(
     connection.put_command(Command::InitDb, database);
     connection.send().await?;
     let answer = connection.read_ok().await?;
-    Ok(Bytes::copy_from_slice(answer.trackers.schema().unwrap_or(database)))
+    Ok(Bytes::copy_from_slice(
+        answer.trackers.schema().unwrap_or(database),
+    ))
 }
 
 fn limits(settings: &PoolSettings, max_dials: usize, server: &ServerLimits) -> Limits {

@@ -10,8 +10,10 @@ use super::inner::{Doomed, Inner, Later, Phase};
 use super::pool::Pool;
 use crate::reason::RetireReason;
 
-/// The longest time between two rounds: how late a changed limit takes effect.
-const ROUND: Duration = Duration::from_secs(1);
+/// The longest time between two rounds: how late a changed limit takes effect, and how late a
+/// connection that became idle since the last round may be found due. Half of it is what even a
+/// `wait_timeout` of 1 s leaves.
+const ROUND: Duration = Duration::from_millis(250);
 /// The shortest, so that connections due one after the other are closed in one round.
 const SHORTEST_ROUND: Duration = Duration::from_millis(50);
 

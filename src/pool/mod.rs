@@ -20,6 +20,8 @@ mod pool;
 mod schedule;
 mod shared;
 mod shelves;
+#[cfg(test)]
+mod tests;
 mod waiters;
 
 pub use connection::{Connector, Fit, PooledConnection};

@@ -38,6 +38,11 @@ impl<T: PooledConnection> Entry<T> {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn idle_since(&self) -> Instant {
+        self.idle_since
+    }
+
     /// When it is too old, or `None` for never.
     pub(super) fn lifetime_end(&self, max_lifetime: Duration) -> Option<Instant> {
         let lifetime = Some(max_lifetime).filter(|limit| !limit.is_zero())?;

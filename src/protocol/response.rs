@@ -8,8 +8,11 @@
 use super::command::ResponseShape;
 use super::packet::{Header, MAX_PAYLOAD, take_lenenc_int};
 use super::reply::{
-    EOF, ERR, EofPacket, ErrPacket, LOCAL_INFILE, Malformed, OK, OkPacket, PrepareOk,
+    EOF, ERR, EofPacket, ErrPacket, LOCAL_INFILE, Malformed, OK, OkPacket, PrepareOk, StatusFlags,
 };
+
+/// The flags of the EOF in front of a procedure's OUT parameters.
+const OUT_PARAMS: u16 = StatusFlags::PS_OUT_PARAMS | StatusFlags::MORE_RESULTS;
 
 /// The two capabilities that decide how an answer is framed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -157,6 +160,16 @@ pub struct ResponseTracker {
     framing: Framing,
     seq: u8,
     continued: bool,
+    set: ResultSet,
+}
+
+/// What is special about the current result set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ResultSet {
+    Plain,
+    /// A procedure's OUT parameters in classic framing. MySQL sets MORE_RESULTS only in the EOF in front
+    /// of the row, not in the one behind it, and sends another OK all the same.
+    OutParams,
 }
 
 impl ResponseTracker {
@@ -173,6 +186,7 @@ impl ResponseTracker {
             framing,
             seq: first_seq,
             continued: false,
+            set: ResultSet::Plain,
         }
     }
 
@@ -406,6 +420,9 @@ impl ResponseTracker {
             self.result_over(eof.status.more_results());
             return Ok(Packet::EndEof(eof));
         }
+        if eof.status.has(OUT_PARAMS) {
+            self.set = ResultSet::OutParams;
+        }
         self.state = State::Rows;
         Ok(Packet::ColumnsEnd(eof))
     }
@@ -419,7 +436,10 @@ impl ResponseTracker {
             let ok = OkPacket::parse(payload, self.framing.session_track)?;
             (Packet::EndOk(ok), ok.status)
         } else {
-            let eof = EofPacket::parse(payload)?;
+            let mut eof = EofPacket::parse(payload)?;
+            if std::mem::replace(&mut self.set, ResultSet::Plain) == ResultSet::OutParams {
+                eof.status.0 |= OUT_PARAMS;
+            }
             (Packet::EndEof(eof), eof.status)
         };
         self.result_over(status.more_results());

@@ -105,7 +105,8 @@ pub enum RelayError {
 /// client's socket has taken all of it. While waiting for the backend the client is watched: what it sends
 /// ahead is kept in its input, its end is an error.
 ///
-/// Both connections' buffers are given back when nothing is left in them. Memory is bounded, whatever the
+/// Both connections' buffers are given back when nothing is left in them. After an error the client's output
+/// is empty, so that it can be told; if nothing was forwarded, in a packet of `first_seq`. Memory is bounded, whatever the
 /// size of the answer: a slow client slows the backend down.
 ///
 /// Not cancel-safe: dropped half-way, both connections are of no more use.
@@ -128,23 +129,15 @@ where
         translator: Translator::new(&request),
         forwarded: false,
     };
-    loop {
-        match transfer.step().await? {
-            Flow::Over => break,
-            Flow::Notice(notice) => {
-                return Err(RelayError::BackendGone {
-                    notice: Some(notice),
-                    cause: None,
-                });
-            }
-            Flow::File => transfer.file().await?,
-            Flow::More => transfer.wait().await?,
-        }
-    }
+    let result = transfer.run().await;
     let answer = transfer.translator.answer;
+    match result {
+        Ok(()) => backend.release(),
+        // What had gathered for the client must not stand in front of what the caller tells it.
+        Err(_) => client.output.clear(),
+    }
     client.release();
-    backend.release();
-    Ok(answer)
+    result.map(|()| answer)
 }
 
 /// One answer on its way.
@@ -160,6 +153,22 @@ where
     C: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,
 {
+    async fn run(&mut self) -> Result<(), RelayError> {
+        loop {
+            match self.step().await? {
+                Flow::Over => return Ok(()),
+                Flow::Notice(notice) => {
+                    return Err(RelayError::BackendGone {
+                        notice: Some(notice),
+                        cause: None,
+                    });
+                }
+                Flow::File => self.file().await?,
+                Flow::More => self.wait().await?,
+            }
+        }
+    }
+
     /// Translates what is there, and sends it when the answer is over or much has gathered.
     async fn step(&mut self) -> Result<Flow, RelayError> {
         let fed = self

@@ -43,6 +43,8 @@ impl From<Malformed> for OwnError {
 pub struct OwnColumn {
     /// Its name.
     pub name: Bytes,
+    /// The whole definition, as it came.
+    pub payload: Bytes,
     /// Collation id; 63 for binary and numbers.
     pub collation: u16,
     /// Type byte.
@@ -230,6 +232,7 @@ fn column(payload: &Bytes) -> Result<OwnColumn, Malformed> {
     match *rest.last_chunk().ok_or(Malformed::Column)? {
         [0x0c, c0, c1, _, _, _, _, kind, f0, f1, _, _, _] => Ok(OwnColumn {
             name: payload.slice_ref(name),
+            payload: payload.clone(),
             collation: u16::from_le_bytes([c0, c1]),
             kind,
             flags: u16::from_le_bytes([f0, f1]),

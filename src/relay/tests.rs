@@ -1,1 +1,5 @@
-
+mod captures;
+mod model;
+mod sockets;
+mod tls;
+mod translation;

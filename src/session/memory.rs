@@ -105,13 +105,20 @@ fn value<'s>(state: &'s State, name: &str) -> Option<&'s [u8]> {
 /// What a fresh connection's own tracker settings let through.
 fn default_filter(virtuals: &Virtuals) -> TrackerFilter {
     let on = |value: &Option<Box<str>>| {
-        value.as_deref().is_some_and(|v| v == "1" || v.eq_ignore_ascii_case("on"))
+        value
+            .as_deref()
+            .is_some_and(|v| v == "1" || v.eq_ignore_ascii_case("on"))
     };
-    let names = virtuals.track_system_variables.as_deref().unwrap_or_default();
+    let names = virtuals
+        .track_system_variables
+        .as_deref()
+        .unwrap_or_default();
     let variables = if names == "*" {
         TrackedVariables::Every
     } else {
-        let names = names.split(',').map(|name| name.trim().to_ascii_lowercase().into());
+        let names = names
+            .split(',')
+            .map(|name| name.trim().to_ascii_lowercase().into());
         TrackedVariables::Named(names.collect())
     };
     TrackerFilter::Selected(TrackerSelection {

@@ -1,10 +1,145 @@
-//! One logical connection of a client.
+//! One logical connection of a client: its loop, its state, and the backend connection it may hold.
+//!
+//! A session waits for a command (`idle`), decides what it needs ([`plan`], after [`scan`]), has it
+//! carried out (`exchange`), notes what the answer told ([`pending`]), and gives the backend
+//! connection back when everything about it is known (`settle`).
 
 pub mod context;
 pub mod directory;
+mod dispatch;
+mod exchange;
+mod farewell;
+mod finish;
+mod idle;
+mod kill;
+mod local;
 pub mod memory;
 pub mod pending;
 pub mod pins;
 pub mod plan;
+mod relogin;
 pub mod scan;
+mod settle;
 pub mod timers;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+use tracing::debug;
+
+use context::{Login, SessionContext};
+use directory::Registration;
+use exchange::Hold;
+use memory::Carried;
+use pins::Pins;
+
+use crate::metrics::GaugeGuard;
+use crate::pool::Ticket;
+use crate::reason::CloseReason;
+use crate::relay::Conn;
+
+/// One client's session, from the end of its login to the end of its connection.
+pub struct Session {
+    context: Arc<SessionContext>,
+    client: Conn,
+    login: Login,
+    me: Registration,
+    carried: Carried,
+    pinned: Pinned,
+    /// The backend connection it holds, if any.
+    hold: Option<Hold>,
+    /// The connection it gave back last, which may still be free.
+    ticket: Option<Ticket>,
+    /// Own commands in front of the client's, in the held connection's output.
+    own: u16,
+    /// Sequence id of the next answer's first packet.
+    first_seq: u8,
+    clock: Clock,
+}
+
+/// Why the session is pinned, and what it has open.
+#[derive(Debug, Default)]
+struct Pinned {
+    pins: Pins,
+    /// Binary prepared statements that are open.
+    statements: HashSet<u32>,
+    /// A client that was cut off in the middle of its own command cannot be talked to any more.
+    client_out_of_step: bool,
+    gauge: Option<GaugeGuard>,
+    in_transaction: Option<GaugeGuard>,
+}
+
+/// The moments that timeouts count from.
+#[derive(Debug)]
+struct Clock {
+    /// Since when the client has been idle.
+    idle_since: Instant,
+    /// When the client logged in.
+    began: Instant,
+    /// Decides how much of the lifetime is taken off; uniform in 0..1.
+    roll: f64,
+}
+
+/// What follows a command.
+enum Flow {
+    /// The next one.
+    Continue,
+    /// The end, without another word to the client.
+    Close(CloseReason),
+}
+
+impl Session {
+    /// A session for a client whose login has just been answered with OK.
+    pub fn new(
+        context: Arc<SessionContext>,
+        client: Conn,
+        login: Login,
+        registration: Registration,
+    ) -> Self {
+        let carried = carried(&context, &login);
+        registration.set_database(login.state.schema().cloned());
+        let now = Instant::now();
+        Self {
+            context,
+            client,
+            login,
+            me: registration,
+            carried,
+            pinned: Pinned::default(),
+            hold: None,
+            ticket: None,
+            own: 0,
+            first_seq: 1,
+            clock: Clock {
+                idle_since: now,
+                began: now,
+                roll: rand::random(),
+            },
+        }
+    }
+
+    /// Serves the client until its connection ends. Not cancel-safe: dropped, it leaves the client
+    /// without notice and its backend connection is closed.
+    pub async fn run(mut self) -> CloseReason {
+        let (reason, listen) = loop {
+            if let idle::Woken::Close(reason) = self.idle().await {
+                break (reason, self.say_farewell(reason).await);
+            }
+            // In a box of its own, so that an idle session is small.
+            if let Flow::Close(reason) = Box::pin(self.command()).await {
+                break (reason, false);
+            }
+        };
+        debug!(client = self.me.id(), %reason, "session ended");
+        self.leave().await;
+        if listen {
+            farewell::linger(self.client, &self.context.metrics, self.me.id());
+        }
+        reason
+    }
+}
+
+fn carried(context: &SessionContext, login: &Login) -> Carried {
+    Carried::new(login.state.clone(), &context.target.dialer().virtuals())
+}

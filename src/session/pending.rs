@@ -29,6 +29,8 @@ pub struct Pending {
     pub virtuals_shown: bool,
     /// Everything must be read back.
     pub everything: bool,
+    /// The client switched several statements at once on or off; the connection is to be put back.
+    pub option: Option<bool>,
     /// The transaction tracker's last report.
     transaction: [u8; 8],
     /// A `SET TRANSACTION` waits for the next transaction.
@@ -45,6 +47,7 @@ impl Default for Pending {
             diagnostics: false,
             virtuals_shown: false,
             everything: false,
+            option: None,
             transaction: AT_REST,
             characteristics: false,
         }
@@ -107,6 +110,7 @@ impl Pending {
             && !self.diagnostics
             && !self.virtuals_shown
             && !self.everything
+            && self.option.is_none()
     }
 
     /// Whether the way statements are to be read may have changed.

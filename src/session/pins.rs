@@ -61,6 +61,12 @@ impl Pins {
             .filter(move |&reason| self.has(reason))
     }
 
+    /// The reasons that a `COM_RESET_CONNECTION` ends.
+    pub fn ended_by_reset(self) -> impl Iterator<Item = PinReason> {
+        self.iter()
+            .filter(|&reason| cleaning(reason) as u8 <= Cleaning::Reset as u8)
+    }
+
     /// What must happen to the backend connection when the session lets it go.
     pub fn cleaning(self) -> Cleaning {
         self.iter()

@@ -14,6 +14,7 @@ use std::ops::{BitOr, BitOrAssign};
 use aho_corasick::{AhoCorasick, AhoCorasickBuilder, AhoCorasickKind};
 
 pub use lexer::{CharsetFamily, LexMode, Lexer, Token};
+pub use statement::{digest, uses_tables};
 
 /// What a statement may do or need; a set.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -183,30 +184,6 @@ const ALARMS: &[&str] = &[
     "atomic",
 ];
 
-/// Of those, the ones that make a statement suspicious which is too large to be lexed.
-const LARGE_ALARMS: &[&str] = &[
-    ":=",
-    "into @",
-    "set @",
-    "temporary",
-    "handler",
-    "get_lock",
-    "_locks(",
-    "call ",
-    " role",
-    "prepare ",
-    "execute ",
-    "last_insert_id",
-    "session_track",
-    "wait_timeout",
-    "lastval",
-    "row_count",
-    "found_rows",
-    "connection_id",
-    "/*!",
-    "/*m!",
-];
-
 impl Default for Scanner {
     fn default() -> Self {
         Self {
@@ -233,52 +210,9 @@ impl Scanner {
     }
 }
 
-/// Looks through a statement that is too large to be held, piece by piece, for anything that might
-/// change session state.
-#[derive(Debug)]
-pub struct LargeScanner {
-    alarms: AhoCorasick,
-    tail: Vec<u8>,
-    suspicious: bool,
-}
-
-impl Default for LargeScanner {
-    fn default() -> Self {
-        Self {
-            alarms: automaton(LARGE_ALARMS),
-            tail: Vec::new(),
-            suspicious: false,
-        }
-    }
-}
-
-impl LargeScanner {
-    /// Takes the next piece of the text.
-    pub fn feed(&mut self, piece: &[u8]) {
-        const OVERLAP: usize = 16;
-        if self.suspicious {
-            return;
-        }
-        // An alarm may lie across the border of two pieces.
-        self.tail
-            .extend_from_slice(&piece[..piece.len().min(OVERLAP)]);
-        self.suspicious = self.alarms.is_match(&self.tail) || self.alarms.is_match(piece);
-        let rest = &piece[piece.len().min(OVERLAP)..];
-        self.tail
-            .extend_from_slice(&rest[rest.len().saturating_sub(OVERLAP)..]);
-        let excess = self.tail.len().saturating_sub(OVERLAP);
-        self.tail.drain(..excess);
-    }
-
-    /// Whether anything seen so far might change session state.
-    pub const fn is_suspicious(&self) -> bool {
-        self.suspicious
-    }
-}
-
 #[expect(
     clippy::expect_used,
-    reason = "the patterns are constants, and a test builds both"
+    reason = "the patterns are constants, and every test builds it"
 )]
 fn automaton(patterns: &[&str]) -> AhoCorasick {
     AhoCorasickBuilder::new()

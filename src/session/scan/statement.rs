@@ -38,6 +38,46 @@ pub(super) fn classify(sql: &[u8], mode: LexMode) -> Findings {
     Findings { flags, whole }
 }
 
+/// Whether a statement may use a table; on MariaDB only such a statement empties the diagnostics
+/// area (measured on 10.11).
+pub fn uses_tables(sql: &[u8], mode: LexMode) -> bool {
+    let tokens: Vec<Token<'_>> = Lexer::new(sql, mode).collect();
+    let first = word_at(&tokens, 0).unwrap_or_default().to_ascii_lowercase();
+    match &first[..] {
+        b"select" | b"do" | b"set" | b"values" => has_word(&tokens, b"from"),
+        b"use" | b"begin" | b"start" | b"commit" | b"rollback" | b"savepoint" | b"release" => false,
+        _ => true,
+    }
+}
+
+/// The statement without its literals and comments, cut to 200 characters: fit for a log.
+pub fn digest(sql: &[u8], mode: LexMode) -> String {
+    const MAX: usize = 200;
+    let mut out = String::new();
+    for token in Lexer::new(sql, mode) {
+        if !out.is_empty() {
+            out.push(' ');
+        }
+        match token {
+            Token::Word(word) => out.push_str(&String::from_utf8_lossy(word)),
+            Token::Quoted(name) => {
+                out.push('`');
+                out.push_str(&String::from_utf8_lossy(name));
+                out.push('`');
+            }
+            Token::Str | Token::Number(_) => out.push('?'),
+            Token::UserVariable => out.push_str("@?"),
+            Token::SystemVariable => out.push_str("@@"),
+            Token::Assign => out.push_str(":="),
+            Token::Punct(byte) => out.push(char::from(byte)),
+        }
+        if out.chars().count() > MAX {
+            return out.chars().take(MAX).chain(['…']).collect();
+        }
+    }
+    out
+}
+
 fn classify_one(tokens: &[Token<'_>]) -> Flags {
     let mut flags = Flags::NONE;
     for token in tokens {

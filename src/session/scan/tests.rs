@@ -200,18 +200,38 @@ fn whole_statements_are_recognised_alone_only() {
 }
 
 #[test]
-fn large_statements_are_suspicious_across_piece_borders() {
-    let sql = b"INSERT INTO t VALUES (1),(2); CREATE TEMPORARY TABLE x (a int)";
-    for cut in 1..sql.len() {
-        let mut scanner = LargeScanner::default();
-        for piece in sql.chunks(cut) {
-            scanner.feed(piece);
-        }
-        assert!(scanner.is_suspicious(), "cut {cut}");
+fn a_digest_has_no_literals_and_is_bounded() {
+    let mode = LexMode::default();
+    let text = digest(
+        b"SELECT a, 'secret', 42 FROM `t` /* x */ WHERE b = @c -- y",
+        mode,
+    );
+    assert_eq!(text, "SELECT a , ? , ? FROM `t` WHERE b = @?");
+    assert!(digest("x, ".repeat(500).as_bytes(), mode).chars().count() <= 201);
+}
+
+#[test]
+fn tables_are_used_by_statements_that_name_some() {
+    let mode = LexMode::default();
+    for sql in [
+        "SELECT 1 FROM t",
+        "INSERT t VALUES (1)",
+        "SHOW TABLES",
+        "(SELECT 1 FROM t)",
+    ] {
+        assert!(uses_tables(sql.as_bytes(), mode), "{sql}");
     }
-    let mut scanner = LargeScanner::default();
-    scanner.feed(b"INSERT INTO t VALUES ('someone@example.org')");
-    assert!(!scanner.is_suspicious());
+    for sql in [
+        "SELECT 1",
+        "DO 0",
+        "SET a = 1",
+        "COMMIT",
+        "BEGIN",
+        "USE x",
+        "SELECT 'from'",
+    ] {
+        assert!(!uses_tables(sql.as_bytes(), mode), "{sql}");
+    }
 }
 
 proptest! {

@@ -1,0 +1,250 @@
+//! From the bytes of a command to what is done about it.
+
+use bytes::{Buf, BytesMut};
+use tokio::time::Instant;
+
+use super::exchange::Work;
+use super::plan::{Memory, Plan};
+use super::scan::{Findings, Whole};
+use super::{Flow, Session};
+use crate::config::PingMode;
+use crate::metrics::{CommandName, Direction, LocalAnswer, Tls};
+use crate::protocol::capability::Capabilities;
+use crate::protocol::command::{Command, ResponseShape, query_text};
+use crate::protocol::packet::{HEADER_LEN, Header, MAX_PAYLOAD};
+use crate::reason::{CloseReason, PinReason};
+
+/// Open prepared statements whose ids are remembered; more are a client's mistake.
+const MAX_STATEMENTS: usize = 100_000;
+
+impl Session {
+    /// Reads one command and answers it.
+    pub(super) async fn command(&mut self) -> Flow {
+        let began = Instant::now();
+        self.observe_gap(began);
+        let packet = match self.read_command().await {
+            Ok(packet) => packet,
+            Err(flow) => return flow,
+        };
+        let byte = match &packet {
+            Some(packet) => packet.get(HEADER_LEN).copied(),
+            None => self.client.input.get(HEADER_LEN).copied(),
+        };
+        let Some(byte) = byte else {
+            // A command of no bytes: what MySQL says to it.
+            return self.answer_unknown().await;
+        };
+        self.me.touch(true);
+        self.context
+            .metrics
+            .queries
+            .commands
+            .inc(CommandName::of(byte));
+        let flow = match Command::from_byte(byte) {
+            Some(command) => self.dispatch(command, packet, began).await,
+            None => self.answer_unknown().await,
+        };
+        if byte != Command::Ping as u8 || self.effective().ping_is_activity {
+            self.now_idle();
+        }
+        flow
+    }
+
+    fn observe_gap(&self, now: Instant) {
+        self.context
+            .metrics
+            .idle
+            .gap
+            .observe(now.saturating_duration_since(self.clock.idle_since));
+    }
+
+    /// Reads the whole packet; `None`: it is one of several, and is streamed.
+    async fn read_command(&mut self) -> Result<Option<BytesMut>, Flow> {
+        loop {
+            if let Some(header) = Header::peek(&self.client.input) {
+                if header.seq != 0 {
+                    return Err(self.answer_out_of_order().await);
+                }
+                self.first_seq = 1;
+                if header.len == MAX_PAYLOAD {
+                    if self.client.input.len() > HEADER_LEN {
+                        return Ok(None);
+                    }
+                } else if self.client.input.len() >= HEADER_LEN + header.len {
+                    return Ok(Some(self.client.input.split_to(HEADER_LEN + header.len)));
+                } else {
+                    let missing = HEADER_LEN + header.len - self.client.input.len();
+                    self.client.input.reserve(missing);
+                }
+            }
+            match self.client.read_more().await {
+                Ok(n) if n > 0 => {}
+                _ => return Err(Flow::Close(CloseReason::ClientGone)),
+            }
+        }
+    }
+
+    async fn dispatch(
+        &mut self,
+        command: Command,
+        packet: Option<BytesMut>,
+        began: Instant,
+    ) -> Flow {
+        match (command, packet) {
+            (Command::Quit, _) => Flow::Close(CloseReason::Quit),
+            (Command::Query, Some(packet)) => self.query(packet, began).await,
+            (Command::Query | Command::StmtPrepare, None) => self.large(command, began).await,
+            (Command::StmtPrepare, Some(packet)) => self.prepare(packet, began).await,
+            (Command::Ping, Some(packet)) => self.ping(packet, began).await,
+            (Command::StmtClose, Some(packet)) => self.close_statement(packet, began).await,
+            (Command::StmtSendLongData, packet) => self.long_data(packet, began).await,
+            (Command::ChangeUser, Some(packet)) => self.change_user(packet).await,
+            (Command::ResetConnection, Some(packet)) => self.reset_connection(packet, began).await,
+            (Command::SetOption, Some(packet)) => self.set_option(packet, began).await,
+            (Command::ProcessKill, Some(packet)) => self.process_kill(packet, began).await,
+            (command, packet) if command.shape() == ResponseShape::Refused => {
+                drop(packet);
+                self.answer_replication(command).await
+            }
+            (command, packet) => {
+                let mut work = Work::of(command, packet, began);
+                if matches!(command, Command::StmtExecute | Command::StmtBulkExecute) {
+                    work.plan.after.last_insert_id = true;
+                    self.count_query();
+                }
+                self.carry_out(work).await
+            }
+        }
+    }
+
+    async fn query(&mut self, packet: BytesMut, began: Instant) -> Flow {
+        self.count_query();
+        let attributes = self
+            .login
+            .capabilities
+            .contains(Capabilities::QUERY_ATTRIBUTES);
+        let Some(sql) = query_text(&packet[HEADER_LEN..], attributes) else {
+            // Malformed attributes: the server's own error is the right one, on any connection.
+            return self
+                .carry_out(Work::plain(Command::Query, packet, began))
+                .await;
+        };
+        let findings = self.context.scanner.scan(sql, self.carried.lex);
+        if let Some(flow) = self.answer_whole(&findings, began).await {
+            return flow;
+        }
+        let plan = Plan::of(&findings, self.memory());
+        let text_at = packet.len() - sql.len();
+        let work = Work {
+            plan,
+            text_at,
+            ..Work::plain(Command::Query, packet, began)
+        };
+        self.carry_out(work).await
+    }
+
+    /// Answers what is no affair of the server's.
+    async fn answer_whole(&mut self, findings: &Findings, began: Instant) -> Option<Flow> {
+        match findings.whole {
+            Whole::Ordinary => None,
+            Whole::Kill { id, query } => self.kill(id, query, began).await,
+            _ if self.hold.is_some() => None,
+            form => self.answer_diagnostics(form).await,
+        }
+    }
+
+    async fn prepare(&mut self, packet: BytesMut, began: Instant) -> Flow {
+        let sql = &packet[HEADER_LEN + 1..];
+        let findings = self.context.scanner.scan(sql, self.carried.lex);
+        let plan = Plan::of_prepare(&findings, self.memory());
+        let work = Work {
+            plan,
+            text_at: HEADER_LEN + 1,
+            ..Work::plain(Command::StmtPrepare, packet, began)
+        };
+        self.carry_out(work).await
+    }
+
+    /// A statement of 16 MB and more is not held to be read. What it may do to the session is not
+    /// known, so the session is pinned, and its connection closed in the end.
+    async fn large(&mut self, command: Command, began: Instant) -> Flow {
+        let mut plan = Plan::PLAIN;
+        plan.before.last_insert_id = true;
+        plan.after.last_insert_id = true;
+        plan.pins.add(PinReason::LargeStatement);
+        self.count_query();
+        self.carry_out(Work {
+            plan,
+            ..Work::streamed(command, began)
+        })
+        .await
+    }
+
+    async fn ping(&mut self, packet: BytesMut, began: Instant) -> Flow {
+        let healthy = self.context.target.is_reachable();
+        if self.hold.is_none() && healthy && self.effective().ping == PingMode::Local {
+            self.context
+                .metrics
+                .sessions
+                .local_answers
+                .inc(LocalAnswer::Ping);
+            return self.answer_ok().await;
+        }
+        self.carry_out(Work::plain(Command::Ping, packet, began))
+            .await
+    }
+
+    async fn close_statement(&mut self, packet: BytesMut, began: Instant) -> Flow {
+        let id = packet
+            .get(HEADER_LEN + 1..HEADER_LEN + 5)
+            .map(|mut id| id.get_u32_le());
+        let known = id.is_some_and(|id| self.pinned.statements.remove(&id));
+        if !known || self.hold.is_none() {
+            return Flow::Continue;
+        }
+        if self.pinned.statements.is_empty() {
+            self.unpin(PinReason::PreparedStatement);
+        }
+        self.carry_out(Work::plain(Command::StmtClose, packet, began))
+            .await
+    }
+
+    /// Parameter data of a statement. Without a held connection there is no such statement, and the
+    /// server would not answer either.
+    async fn long_data(&mut self, packet: Option<BytesMut>, began: Instant) -> Flow {
+        match (packet, self.hold.is_some()) {
+            (Some(_), false) => Flow::Continue,
+            (packet, _) => {
+                self.carry_out(Work::of(Command::StmtSendLongData, packet, began))
+                    .await
+            }
+        }
+    }
+
+    /// Remembers a prepared statement's id.
+    pub(super) fn opened(&mut self, statement: u32) {
+        if self.pinned.statements.len() < MAX_STATEMENTS {
+            self.pinned.statements.insert(statement);
+        }
+    }
+
+    pub(super) fn memory(&self) -> Memory {
+        Memory {
+            holding: self.hold.is_some(),
+            virtual_timeouts: self.carried.timeouts.is_some(),
+            saved_diagnostics: self.carried.diagnostics.is_some(),
+            autocommit_off: self.carried.autocommit_off(),
+        }
+    }
+
+    fn count_query(&self) {
+        let queries = &self.context.metrics.queries;
+        queries.requests.inc(Tls::from(self.login.identity.tls));
+    }
+
+    pub(super) fn count_bytes(&self, to_database: usize, to_client: u64) {
+        let bytes = &self.context.metrics.queries.bytes;
+        bytes.get(Direction::ToDatabase).add(to_database as u64);
+        bytes.get(Direction::ToClient).add(to_client);
+    }
+}

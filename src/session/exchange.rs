@@ -1,0 +1,464 @@
+//! One command on a backend connection: borrow, replay, send, relay.
+//!
+//! What may be run again and what may not is decided here, by the rule of DESIGN 9: only a command
+//! of which it is certain that the server never read it is sent a second time.
+
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::time::Instant;
+use tracing::debug;
+
+use super::Session;
+use super::directory::Activity;
+use super::pending::Pending;
+use super::plan::{Place, Plan};
+use crate::backend::connection::StatementError;
+use crate::backend::dialer::{DialError, Dialer};
+use crate::backend::state::{DatabaseChange, Replay, State, replay};
+use crate::metrics::Outcome;
+use crate::pool::{BorrowError, Connector, Lease, PooledConnection};
+use crate::protocol::capability::Capabilities;
+use crate::protocol::command::{Command, ResponseShape};
+use crate::protocol::response::Framing;
+use crate::reason::{PinReason, RetireReason};
+use crate::relay::own::OwnError;
+use crate::relay::{self, Answer, ErrorInfo, RelayError, Request, UploadError};
+
+/// Empties the diagnostics area on both servers. MariaDB 10.11 leaves it alone in statements without
+/// a table (`DO 0`, `SET`), so this one has a derived one.
+const EMPTY_DIAGNOSTICS: &[u8] = b"DO (SELECT COUNT(*) FROM (SELECT 1) AS t)";
+/// Notices that a server sends before it reads a command: idle too long, shutdown, killed.
+const NOT_READ: [u16; 3] = [4031, 1053, 1927];
+/// Pause between two attempts to reach a backend that is down.
+const DIAL_AGAIN: Duration = Duration::from_millis(200);
+/// Times that one command may meet a connection that died idle.
+const RETRIES: usize = 8;
+
+/// A backend connection that the session holds.
+#[derive(Debug)]
+pub(super) struct Hold {
+    pub(super) lease: Lease<Dialer>,
+    pub(super) pending: Pending,
+    /// No command of the session has run on it in this borrow.
+    pub(super) fresh: bool,
+}
+
+/// A command to be carried out.
+#[derive(Debug)]
+pub(super) struct Work {
+    pub(super) command: Command,
+    pub(super) body: Body,
+    pub(super) plan: Plan,
+    /// When its first byte had come.
+    pub(super) began: Instant,
+    /// Where the text of its statement begins in the packet; 0: it has none.
+    pub(super) text_at: usize,
+}
+
+impl Work {
+    /// A command in one packet, without SQL that anybody looks at.
+    pub(super) const fn plain(command: Command, packet: BytesMut, began: Instant) -> Self {
+        Self {
+            command,
+            body: Body::Whole(packet),
+            plan: Plan::PLAIN,
+            began,
+            text_at: 0,
+        }
+    }
+
+    /// A command in several packets.
+    pub(super) const fn streamed(command: Command, began: Instant) -> Self {
+        Self {
+            command,
+            body: Body::Streamed,
+            plan: Plan::PLAIN,
+            began,
+            text_at: 0,
+        }
+    }
+
+    /// The one or the other.
+    pub(super) fn of(command: Command, packet: Option<BytesMut>, began: Instant) -> Self {
+        match packet {
+            Some(packet) => Self::plain(command, packet, began),
+            None => Self::streamed(command, began),
+        }
+    }
+
+    /// The text of its statement; empty where it has none.
+    pub(super) fn text(&self) -> &[u8] {
+        match (&self.body, self.text_at) {
+            (Body::Whole(packet), at) if at > 0 => packet.get(at..).unwrap_or_default(),
+            _ => &[],
+        }
+    }
+
+    /// Bytes of the command, headers included, as far as they are known here.
+    pub(super) fn len(&self) -> usize {
+        match &self.body {
+            Body::Whole(packet) => packet.len(),
+            Body::Streamed => 0,
+        }
+    }
+}
+
+/// The command's bytes.
+#[derive(Debug)]
+pub(super) enum Body {
+    /// Its one packet, header and all.
+    Whole(BytesMut),
+    /// Still in the client's input and stream, in one or several packets; to be streamed.
+    Streamed,
+}
+
+/// Why a command was not answered by the server.
+#[derive(Debug)]
+pub(super) enum Trouble {
+    /// No backend connection came free in time.
+    BorrowTimeout,
+    /// The database refuses the account.
+    Denied(ErrorInfo),
+    /// The database refuses a connection for another reason.
+    Refused(ErrorInfo),
+    /// Sidepool is shutting down.
+    Closing,
+    /// The statement needs the connection that the previous one ran on, which was not kept.
+    NotKept(PinReason),
+    /// The backend connection was lost with a transaction, a pin or a command in flight.
+    BackendLost {
+        /// The client has got a part of the answer.
+        forwarded: bool,
+    },
+    /// A replay that cannot fail failed.
+    ReplayFailed(ErrorInfo),
+    /// The client went away; its statement may still run.
+    ClientGone,
+}
+
+impl Session {
+    /// Gets an answer from the server for the command, and sends it to the client.
+    pub(super) async fn exchange(&mut self, work: &Work) -> Result<Answer, Trouble> {
+        for _ in 0..RETRIES {
+            self.acquire(&work.plan, work.began).await?;
+            match self.attempt(work).await {
+                Attempt::Answered(answer) => return Ok(answer),
+                Attempt::NotRead => self.context.metrics.queries.retries.inc(),
+                Attempt::Failed(trouble) => return Err(trouble),
+            }
+        }
+        Err(Trouble::BackendLost { forwarded: false })
+    }
+
+    /// Makes sure that the session holds a backend connection in its own state.
+    async fn acquire(&mut self, plan: &Plan, began: Instant) -> Result<(), Trouble> {
+        if let Some(hold) = &mut self.hold {
+            // A transaction or a pin is lost with its connection; nothing can bring it back.
+            return match hold.lease.is_silent() {
+                true => Ok(()),
+                false => Err(self.lost(RetireReason::ServerClosed, false)),
+            };
+        }
+        if let Place::Previous(reason) = plan.place {
+            let ticket = self.ticket.take();
+            let lease = ticket.and_then(|ticket| self.context.target.pool().reborrow(ticket));
+            self.take(lease.ok_or(Trouble::NotKept(reason))?);
+            return Ok(());
+        }
+        self.borrow(began).await
+    }
+
+    async fn borrow(&mut self, began: Instant) -> Result<(), Trouble> {
+        let deadline = began + self.context.settings.load().pool.borrow_timeout;
+        self.me.set_activity(Activity::Waiting);
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let pool = self.context.target.pool();
+            match pool
+                .borrow(&self.login.key, &self.carried.state, left)
+                .await
+            {
+                Ok(lease) => {
+                    self.take(lease);
+                    self.me.set_activity(Activity::Active);
+                    if self.replay().await? {
+                        return Ok(());
+                    }
+                }
+                Err(error) => self.borrow_failed(error, deadline).await?,
+            }
+        }
+    }
+
+    fn take(&mut self, lease: Lease<Dialer>) {
+        self.ticket = None;
+        self.me.set_backend_thread(lease.thread_id().into());
+        let mut pending = Pending::default();
+        if !lease.facts().trackers {
+            pending.everything = true;
+        }
+        self.hold = Some(Hold {
+            lease,
+            pending,
+            fresh: true,
+        });
+    }
+
+    /// Waits a little if trying again may help.
+    async fn borrow_failed(
+        &mut self,
+        error: BorrowError<DialError>,
+        deadline: Instant,
+    ) -> Result<(), Trouble> {
+        let cause = match error {
+            BorrowError::Timeout { .. } => return Err(Trouble::BorrowTimeout),
+            BorrowError::Closed => return Err(Trouble::Closing),
+            BorrowError::Connect(cause) => cause,
+        };
+        let refused = match &*cause {
+            DialError::Login(error) => error.server_error(),
+            DialError::SetUp(_) | DialError::NoSecret => None,
+        };
+        match refused {
+            Some(error) if Dialer::is_denied(&cause) => Err(Trouble::Denied(error_info(error))),
+            Some(error) => Err(Trouble::Refused(error_info(error))),
+            None if Dialer::is_denied(&cause) => Err(Trouble::Denied(access_denied())),
+            None if Instant::now() + DIAL_AGAIN < deadline => {
+                debug!(error = %cause, "backend not reached; trying again");
+                tokio::time::sleep(DIAL_AGAIN).await;
+                Ok(())
+            }
+            None => Err(Trouble::BorrowTimeout),
+        }
+    }
+
+    /// Brings the connection just borrowed into the session's state. What cannot fail is only
+    /// appended to its output. `false`: another connection is needed.
+    async fn replay(&mut self) -> Result<bool, Trouble> {
+        let Some(hold) = &mut self.hold else {
+            return Ok(false);
+        };
+        if hold.lease.state == self.carried.state {
+            return Ok(true);
+        }
+        self.context.metrics.sessions.replays.inc(Outcome::Ok);
+        let Ok(replay) = replay(&hold.lease.state, &self.carried.state) else {
+            // The pool was told that it fits; a state that changed meanwhile is no reason to go on.
+            self.let_go(RetireReason::Dirty);
+            return Ok(false);
+        };
+        if let Some(sql) = &replay.set_sql {
+            hold.lease.put_query(sql);
+            self.own += 1;
+        }
+        match &replay.database {
+            DatabaseChange::None => {}
+            DatabaseChange::Pipelined(name) => {
+                hold.lease.put_command(Command::InitDb, name);
+                self.own += 1;
+            }
+            DatabaseChange::Awaited(name) => {
+                hold.lease.put_command(Command::InitDb, name);
+                return self.await_database(&replay).await;
+            }
+        }
+        hold.lease.state = self.carried.state.clone();
+        Ok(true)
+    }
+
+    /// Sends a replay that may fail, because the database may be gone, and waits for its answers.
+    async fn await_database(&mut self, replay: &Replay) -> Result<bool, Trouble> {
+        self.own = 0;
+        let Some(hold) = &mut self.hold else {
+            return Ok(false);
+        };
+        let lease = &mut hold.lease;
+        let wanted = self.carried.state.clone();
+        let answered = async {
+            lease.send().await?;
+            if replay.set_sql.is_some() {
+                lease.read_ok().await?;
+                lease.state = wanted.with_schema(lease.state.schema().map(|name| &name[..]));
+            }
+            lease.read_ok().await?;
+            lease.state = wanted.clone();
+            Ok::<(), StatementError>(())
+        };
+        match answered.await {
+            Ok(()) => Ok(true),
+            Err(StatementError::Own(OwnError::Server(error))) if lease.state != wanted => {
+                debug!(%error, "the session's database cannot be selected any more");
+                self.give_back();
+                self.set_state(wanted.with_schema(None));
+                Ok(false)
+            }
+            Err(error) => {
+                // Nothing of the client's was sent, so the next connection may try.
+                debug!(%error, "backend connection failed in a replay");
+                self.let_go(RetireReason::Broken);
+                Ok(false)
+            }
+        }
+    }
+
+    /// Sends the command with what goes in front of it, and relays the answer.
+    async fn attempt(&mut self, work: &Work) -> Attempt {
+        let plan = &work.plan;
+        self.put_before(plan);
+        let own = std::mem::take(&mut self.own);
+        let client = self.client_framing();
+        let first_seq = self.first_seq;
+        let Some(hold) = &mut self.hold else {
+            return Attempt::Failed(Trouble::BackendLost { forwarded: false });
+        };
+        let fresh = std::mem::replace(&mut hold.fresh, false);
+        // What was streamed is gone; it cannot be sent a second time.
+        let repeatable = fresh && matches!(work.body, Body::Whole(_));
+        let backend = hold.lease.framing();
+        let mut first_seq = first_seq;
+        match &work.body {
+            Body::Whole(packet) => {
+                hold.lease.conn.output.extend_from_slice(packet);
+                // What the server said before it went away is still to be read: relay does.
+                let _ = hold.lease.conn.send().await;
+            }
+            Body::Streamed => {
+                match relay::upload(&mut self.client, &mut hold.lease.conn, own).await {
+                    Ok(uploaded) => first_seq = uploaded.next_seq,
+                    Err(UploadError::Answered) => self.pinned.client_out_of_step = true,
+                    Err(UploadError::ClientGone(_)) => return Attempt::Failed(Trouble::ClientGone),
+                    Err(UploadError::BackendGone(_)) => self.pinned.client_out_of_step = true,
+                }
+            }
+        }
+        let shape = work.command.shape();
+        if shape == ResponseShape::None {
+            return Attempt::Answered(Answer::default());
+        }
+        let request = Request {
+            shape,
+            own,
+            client,
+            backend,
+            filter: &self.carried.filter,
+            first_seq,
+            status: self.carried.status,
+        };
+        let sent = Instant::now();
+        let relayed = relay::relay(&mut self.client, &mut hold.lease.conn, request).await;
+        self.context
+            .metrics
+            .queries
+            .database
+            .observe(sent.elapsed());
+        match relayed {
+            Ok(answer) => Attempt::Answered(answer),
+            Err(error) => self.relay_failed(error, repeatable),
+        }
+    }
+
+    /// Appends what the plan wants in front of the command.
+    fn put_before(&mut self, plan: &Plan) {
+        let Some(hold) = &mut self.hold else { return };
+        let (lease, before) = (&mut hold.lease, plan.before);
+        if hold.fresh && plan.place == Place::Anywhere {
+            if before.last_insert_id && lease.last_insert_id != self.carried.last_insert_id {
+                let sql = format!(
+                    "SET @@session.last_insert_id={}",
+                    self.carried.last_insert_id
+                );
+                lease.put_query(sql.as_bytes());
+                lease.last_insert_id = self.carried.last_insert_id;
+                self.own += 1;
+            }
+            if before.empty_diagnostics {
+                lease.put_query(EMPTY_DIAGNOSTICS);
+                self.own += 1;
+            }
+        }
+        if before.virtuals && !hold.pending.virtuals_shown {
+            if let Some(sql) = lease.virtuals().trackers_sql() {
+                lease.put_query(sql.as_bytes());
+                self.own += 1;
+            }
+            if let Some(timeouts) = self.carried.timeouts {
+                lease.put_query(timeouts.set_sql().as_bytes());
+                self.own += 1;
+            }
+            hold.pending.virtuals_shown = true;
+        }
+    }
+
+    fn relay_failed(&mut self, error: RelayError, repeatable: bool) -> Attempt {
+        debug!(%error, "relay ended early");
+        match error {
+            RelayError::BackendGone {
+                notice: Some(notice),
+                ..
+            } if repeatable && NOT_READ.contains(&notice.code) => {
+                self.let_go(RetireReason::ServerClosed);
+                Attempt::NotRead
+            }
+            RelayError::BackendGone { .. } => {
+                Attempt::Failed(self.lost(RetireReason::Broken, false))
+            }
+            RelayError::BackendLost { forwarded, .. } | RelayError::Protocol { forwarded, .. } => {
+                Attempt::Failed(self.lost(RetireReason::Broken, forwarded))
+            }
+            RelayError::ClientGone(_) => Attempt::Failed(Trouble::ClientGone),
+            RelayError::ReplayFailed { error, .. } => {
+                self.context.metrics.sessions.replays.inc(Outcome::Failed);
+                self.let_go(RetireReason::ReplayFailed);
+                Attempt::Failed(Trouble::ReplayFailed(error))
+            }
+        }
+    }
+
+    fn lost(&mut self, reason: RetireReason, forwarded: bool) -> Trouble {
+        self.let_go(reason);
+        Trouble::BackendLost { forwarded }
+    }
+
+    /// The session's state is another from now on.
+    pub(super) fn set_state(&mut self, state: State) {
+        if state.schema_id() != self.carried.state.schema_id() {
+            self.me.set_database(state.schema().cloned());
+        }
+        self.carried.set_state(state);
+    }
+
+    pub(super) fn client_framing(&self) -> Framing {
+        let has = |bit| self.login.capabilities.contains(bit);
+        Framing {
+            deprecate_eof: has(Capabilities::DEPRECATE_EOF),
+            session_track: has(Capabilities::SESSION_TRACK),
+        }
+    }
+}
+
+/// How one attempt ended.
+enum Attempt {
+    Answered(Answer),
+    /// The server never read the command.
+    NotRead,
+    Failed(Trouble),
+}
+
+fn error_info(error: &crate::protocol::handshake::ServerError) -> ErrorInfo {
+    ErrorInfo {
+        code: error.code,
+        sqlstate: error.sqlstate.0,
+        message: error.message.to_vec().into_boxed_slice(),
+    }
+}
+
+fn access_denied() -> ErrorInfo {
+    ErrorInfo {
+        code: 1045,
+        sqlstate: *b"28000",
+        message: b"Access denied: the database no longer accepts this account's password"
+            .to_vec()
+            .into_boxed_slice(),
+    }
+}

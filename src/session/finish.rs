@@ -1,0 +1,376 @@
+//! After a command: what its answer means for the session, and whether the backend connection goes
+//! back.
+
+use std::time::Duration;
+
+use tracing::{debug, info, warn};
+
+use super::directory::Activity;
+use super::exchange::{Trouble, Work};
+use super::pins::{Cleaning, Pins};
+use super::plan::Plan;
+use super::scan::{digest, uses_tables};
+use super::settle::clean_up;
+use super::{Flow, Session};
+use crate::backend::state::Family;
+use crate::metrics::ErrorSource;
+use crate::protocol::command::Command;
+use crate::reason::{CloseReason, PinReason, RetireReason};
+use crate::relay::{Answer, End};
+
+/// An error that the parser finds before anything has run.
+const PARSE_ERROR: u16 = 1064;
+/// Variables that decide how the session's next statement is to be read.
+const LEXICAL: [&[u8]; 2] = [b"sql_mode", b"character_set_client"];
+/// Time that a connection whose client has left gets to be made fit for others.
+const CLEAN_UP: Duration = Duration::from_secs(5);
+
+impl Session {
+    /// Carries a command out on a backend connection, and answers the client whatever happens.
+    pub(super) async fn carry_out(&mut self, work: Work) -> Flow {
+        if let Some(flow) = self.refuse_pin(&work.plan).await {
+            return flow;
+        }
+        self.me.set_activity(Activity::Active);
+        match self.exchange(&work).await {
+            Ok(answer) => {
+                self.context
+                    .metrics
+                    .queries
+                    .response
+                    .observe(work.began.elapsed());
+                self.count_bytes(work.len(), answer.bytes);
+                self.answered(&answer, &work).await
+            }
+            Err(trouble) => self.in_trouble(trouble).await,
+        }
+    }
+
+    /// Notes what the answer told, and gives the backend connection back if nothing keeps it.
+    async fn answered(&mut self, answer: &Answer, work: &Work) -> Flow {
+        if let Some(status) = answer.status {
+            self.carried.status = status;
+        }
+        if let Some(error) = answer.error() {
+            self.context
+                .metrics
+                .queries
+                .errors
+                .inc(ErrorSource::Database);
+            debug!(code = error.code, "the database answered with an error");
+        }
+        if let End::Prepared(prepared) = &answer.end {
+            self.opened(prepared.statement_id);
+        }
+        let alone = self.is_alone();
+        self.forget_diagnostics(work);
+        let unexplained = match &mut self.hold {
+            Some(hold) => hold.pending.note(answer, &work.plan),
+            None => return Flow::Continue,
+        };
+        self.pin_for(answer, work, unexplained);
+        if self.pinned.client_out_of_step {
+            return Flow::Close(CloseReason::ProtocolError);
+        }
+        if alone && answer.error().is_none() && answer.warnings == 0 {
+            self.take_known_transition(work);
+        }
+        let before = self.carried.state.clone();
+        let flow = self.give_back_if_free().await;
+        if alone && work.plan.after.plain_set && answer.error().is_none() && answer.warnings == 0 {
+            let known = self.context.target.transitions();
+            if self.hold.is_none() && before != self.carried.state {
+                known.insert(&before, work.text(), self.carried.state.clone());
+            }
+        }
+        flow
+    }
+
+    /// Whether the session's state was wholly known before this command.
+    fn is_alone(&self) -> bool {
+        self.hold
+            .as_ref()
+            .is_some_and(|hold| hold.pending.is_settled())
+    }
+
+    /// A plain `SET` whose effect on this very state is known needs no read-back.
+    fn take_known_transition(&mut self, work: &Work) {
+        if !work.plan.after.plain_set || self.pinned.pins.any() {
+            return;
+        }
+        let known = self
+            .context
+            .target
+            .transitions()
+            .get(&self.carried.state, work.text());
+        if let (Some(state), Some(hold)) = (known, &mut self.hold) {
+            hold.pending.names.clear();
+            hold.lease.state = state.clone();
+            self.context.metrics.sessions.known_transitions.inc();
+            self.set_state(state);
+        }
+    }
+
+    /// Statements empty the diagnostics area; on MariaDB only those that use a table.
+    fn forget_diagnostics(&mut self, work: &Work) {
+        if self.carried.diagnostics.is_none() || !matches!(work.command, Command::Query) {
+            return;
+        }
+        let mariadb = self.family() == Some(Family::MariaDb);
+        if !mariadb || uses_tables(work.text(), self.carried.lex) {
+            self.carried.diagnostics = None;
+        }
+    }
+
+    fn family(&self) -> Option<Family> {
+        self.context
+            .target
+            .dialer()
+            .greeted()
+            .map(|greeted| greeted.family())
+    }
+
+    /// Adds and removes reasons to be pinned, by what the statement was and what the server said.
+    fn pin_for(&mut self, answer: &Answer, work: &Work, unexplained: bool) {
+        let Some(hold) = &mut self.hold else { return };
+        let (plan, learned) = (&work.plan, self.carried.learned);
+        let parse_error = answer
+            .error()
+            .is_some_and(|error| error.code == PARSE_ERROR);
+        let mut pins = if parse_error { Pins::NONE } else { plan.pins };
+        if !matches!(answer.end, End::Prepared(_)) && work.command == Command::StmtPrepare {
+            pins.remove(PinReason::PreparedStatement);
+        }
+        let facts = hold.lease.facts();
+        if !facts.trackers {
+            pins.add(PinReason::NoTrackers);
+        }
+        let found = facts
+            .catalog
+            .resolve(hold.pending.names.iter().map(|name| &**name));
+        hold.pending.insert_id |= found.last_insert_id;
+        if let Some(reason) = found.pin {
+            pins.add(reason);
+        }
+        if found.virtuals.iter().any(|v| v.is_tracker()) && !hold.pending.virtuals_shown {
+            pins.add(PinReason::SessionTrack);
+        }
+        if hold.pending.tables_locked() {
+            pins.add(PinReason::LockTables);
+        }
+        if learned.row_count {
+            pins.add(PinReason::RowCount);
+        }
+        if learned.diagnostics && hold.pending.diagnostics {
+            pins.add(PinReason::Diagnostics);
+        }
+        let explained = pins.any() || self.pinned.pins.any() || !found.virtuals.is_empty();
+        if unexplained && !explained {
+            pins.add(PinReason::UnknownState);
+        }
+        let locked = hold.pending.tables_locked();
+        self.unpin_after(plan, pins, locked);
+        for reason in pins.iter() {
+            self.pin(reason, work.text());
+        }
+    }
+
+    /// Removes the reasons that end with the next statement, or by what the server reports.
+    fn unpin_after(&mut self, plan: &Plan, now: Pins, locked: bool) {
+        for reason in [PinReason::RowCount, PinReason::Diagnostics] {
+            if !now.has(reason) {
+                self.unpin(reason);
+            }
+        }
+        if !locked {
+            self.unpin(PinReason::LockTables);
+        }
+        if plan.after.end_transaction {
+            self.unpin(PinReason::Savepoint);
+        }
+    }
+
+    /// Pins the session for that reason, unless the operator said not to.
+    pub(super) fn pin(&mut self, reason: PinReason, text: &[u8]) {
+        if self
+            .context
+            .settings
+            .load()
+            .pool
+            .pinning_filters
+            .contains(&reason)
+        {
+            return;
+        }
+        if !self.pinned.pins.add(reason) {
+            return;
+        }
+        self.context.metrics.sessions.pins.inc(reason);
+        if self.pinned.gauge.is_none() {
+            self.pinned.gauge = Some(self.context.metrics.sessions.pinned.guard());
+        }
+        self.me.set_pin(self.pinned.pins.iter().next());
+        let digest = digest(text, self.carried.lex);
+        info!(client = self.me.id(), %reason, %digest, "session pinned to its backend connection");
+    }
+
+    pub(super) fn unpin(&mut self, reason: PinReason) {
+        if self.pinned.pins.remove(reason) && !self.pinned.pins.any() {
+            self.pinned.gauge = None;
+            self.context.metrics.sessions.unpins.inc();
+        }
+        self.me.set_pin(self.pinned.pins.iter().next());
+    }
+
+    /// Gives the held connection back unless a transaction or a pin keeps it.
+    pub(super) async fn give_back_if_free(&mut self) -> Flow {
+        let Some(hold) = &mut self.hold else {
+            return Flow::Continue;
+        };
+        let in_transaction = hold.pending.in_transaction(self.carried.status);
+        if in_transaction || self.pinned.pins.any() {
+            let lexical = hold.pending.names_any(&LEXICAL);
+            self.count_transaction(in_transaction);
+            // A SET that changes how text is read must be known before the next statement is.
+            if lexical && !self.pinned.pins.has(PinReason::SessionTrack) {
+                return self.settle_or_close().await;
+            }
+            return Flow::Continue;
+        }
+        let settled = hold.pending.is_settled();
+        self.count_transaction(false);
+        if let Flow::Close(reason) = self.settle_or_close().await {
+            return Flow::Close(reason);
+        }
+        if let Some(reason) = self.carried.state.pin_reason(&self.login.first) {
+            self.pin(reason, b"");
+            return Flow::Continue;
+        }
+        self.give_back();
+        if !settled {
+            // Own statements have run since: row counts are no longer there to be asked for.
+            self.ticket = None;
+        }
+        Flow::Continue
+    }
+
+    async fn settle_or_close(&mut self) -> Flow {
+        match self.settle().await {
+            Ok(()) => Flow::Continue,
+            Err(error) => {
+                warn!(client = self.me.id(), %error, "session state could not be read back");
+                self.let_go(RetireReason::Broken);
+                self.farewell_lost().await
+            }
+        }
+    }
+
+    fn count_transaction(&mut self, in_transaction: bool) {
+        if !in_transaction {
+            self.pinned.in_transaction = None;
+        } else if self.pinned.in_transaction.is_none() {
+            let gauge = &self.context.metrics.sessions.in_transaction;
+            self.pinned.in_transaction = Some(gauge.guard());
+        }
+    }
+
+    /// Returns the held connection to the pool. Its state must be known.
+    pub(super) fn give_back(&mut self) {
+        if let Some(hold) = self.hold.take() {
+            self.me.set_backend_thread(0);
+            self.own = 0;
+            self.ticket = Some(hold.lease.give_back());
+        }
+    }
+
+    /// Closes the held connection.
+    pub(super) fn let_go(&mut self, reason: RetireReason) {
+        if let Some(hold) = self.hold.take() {
+            self.me.set_backend_thread(0);
+            self.own = 0;
+            self.pinned.in_transaction = None;
+            hold.lease.retire(reason);
+        }
+    }
+
+    /// What must happen to the held connection when the session leaves it.
+    fn cleaning(&self) -> Cleaning {
+        let Some(hold) = &self.hold else {
+            return Cleaning::None;
+        };
+        let open = hold.pending.in_transaction(self.carried.status) || !hold.pending.is_settled();
+        match self.pinned.pins.cleaning() {
+            Cleaning::None if open => Cleaning::Reset,
+            cleaning => cleaning,
+        }
+    }
+
+    /// Leaves the held connection as the session ends or becomes somebody else's.
+    pub(super) async fn leave(&mut self) {
+        let cleaning = self.cleaning();
+        let Some(hold) = self.hold.take() else { return };
+        self.me.set_backend_thread(0);
+        self.pinned = super::Pinned::default();
+        let init_query = self
+            .context
+            .settings
+            .load()
+            .pool
+            .init_query
+            .clone()
+            .unwrap_or_default();
+        // Dropped on timeout, the lease is retired.
+        let cleaned = clean_up(hold, cleaning, &init_query);
+        if tokio::time::timeout(CLEAN_UP, cleaned).await.is_err() {
+            debug!("a backend connection took too long to be reset and was closed");
+        }
+    }
+
+    /// Tells the client what went wrong.
+    pub(super) async fn in_trouble(&mut self, trouble: Trouble) -> Flow {
+        match trouble {
+            Trouble::BorrowTimeout => self.answer_borrow_timeout().await,
+            Trouble::Refused(error) => self.answer_error(&error).await,
+            Trouble::NotKept(reason) => self.answer_not_kept(reason).await,
+            Trouble::Denied(error) => {
+                self.answer_error(&error).await;
+                Flow::Close(CloseReason::AuthRevoked)
+            }
+            Trouble::Closing => {
+                self.answer_sidepool(1053, *b"08S01", "Server shutdown in progress")
+                    .await;
+                Flow::Close(CloseReason::Drain)
+            }
+            Trouble::BackendLost { forwarded: true } => Flow::Close(CloseReason::BackendLost),
+            Trouble::BackendLost { forwarded: false } => self.farewell_lost().await,
+            Trouble::ReplayFailed(error) => {
+                warn!(client = self.me.id(), %error, "replay failed; client closed");
+                self.answer_error(&error).await;
+                Flow::Close(CloseReason::ReplayFailed)
+            }
+            Trouble::ClientGone => {
+                self.abandon();
+                Flow::Close(CloseReason::ClientGone)
+            }
+        }
+    }
+
+    /// Learns from a statement that came too late, and says so once.
+    async fn answer_not_kept(&mut self, reason: PinReason) -> Flow {
+        let what = match reason {
+            PinReason::RowCount => {
+                self.carried.learned.row_count = true;
+                "ROW_COUNT() and FOUND_ROWS()"
+            }
+            _ => {
+                self.carried.learned.diagnostics = true;
+                "the diagnostics area"
+            }
+        };
+        let message = format!(
+            "Sidepool had already shared the connection that the previous statement ran on, so {what} \
+             cannot be told; from now on it is kept for this session ({reason})"
+        );
+        self.answer_sidepool(1235, *b"42000", &message).await
+    }
+}

@@ -1,0 +1,157 @@
+//! What Sidepool answers itself, in the client's own framing, and the errors it gives.
+
+use bytes::BytesMut;
+
+use super::scan::Whole;
+use super::{Flow, Session};
+use crate::metrics::{ErrorSource, LocalAnswer};
+use crate::protocol::command::Command;
+use crate::protocol::packet::{put_lenenc_int, put_lenenc_str, put_packet};
+use crate::protocol::reply::{StatusFlags, put_eof, put_err, put_ok};
+use crate::protocol::response::Framing;
+use crate::reason::CloseReason;
+use crate::relay::ErrorInfo;
+use crate::relay::own::OwnResultSet;
+
+impl Session {
+    /// OK without a word.
+    pub(super) async fn answer_ok(&mut self) -> Flow {
+        let status = self.carried.status;
+        put_ok(&mut self.client.output, self.first_seq, status, 0, 0);
+        self.send().await
+    }
+
+    /// The rows that the last statement left in the diagnostics area; `None` when it left nothing
+    /// that was saved.
+    pub(super) async fn answer_diagnostics(&mut self, form: Whole) -> Option<Flow> {
+        let saved = self.carried.diagnostics.as_deref()?;
+        let set = match form {
+            Whole::ShowWarnings => &saved.warnings,
+            Whole::ShowErrors => &saved.errors,
+            Whole::CountWarnings => &saved.warning_count,
+            Whole::CountErrors => &saved.error_count,
+            Whole::Ordinary | Whole::Kill { .. } => return None,
+        };
+        let framing = self.client_framing();
+        let status = self.carried.status;
+        put_result_set(
+            &mut self.client.output,
+            self.first_seq,
+            framing,
+            status,
+            set,
+        );
+        self.context
+            .metrics
+            .sessions
+            .local_answers
+            .inc(LocalAnswer::Warnings);
+        Some(self.send().await)
+    }
+
+    /// The error of a database, as it is.
+    pub(super) async fn answer_error(&mut self, error: &ErrorInfo) -> Flow {
+        self.context
+            .metrics
+            .queries
+            .errors
+            .inc(ErrorSource::Database);
+        let message = String::from_utf8_lossy(&error.message);
+        put_err(
+            &mut self.client.output,
+            self.first_seq,
+            error.code,
+            error.sqlstate,
+            &message,
+        );
+        self.send().await
+    }
+
+    /// An error of Sidepool's own.
+    pub(super) async fn answer_sidepool(
+        &mut self,
+        code: u16,
+        sqlstate: [u8; 5],
+        message: &str,
+    ) -> Flow {
+        self.context
+            .metrics
+            .queries
+            .errors
+            .inc(ErrorSource::Sidepool);
+        put_err(
+            &mut self.client.output,
+            self.first_seq,
+            code,
+            sqlstate,
+            message,
+        );
+        self.send().await
+    }
+
+    /// What MySQL and MariaDB say to a command they do not know.
+    pub(super) async fn answer_unknown(&mut self) -> Flow {
+        self.answer_sidepool(1047, *b"08S01", "Unknown command")
+            .await
+    }
+
+    pub(super) async fn answer_replication(&mut self, command: Command) -> Flow {
+        let message = format!(
+            "Sidepool does not carry the command '{}'; connect to the database itself for replication",
+            command.as_str()
+        );
+        self.answer_sidepool(1235, *b"42000", &message).await
+    }
+
+    /// No connection came free in time; the client's own connection stays usable.
+    pub(super) async fn answer_borrow_timeout(&mut self) -> Flow {
+        let message = "Timed-out waiting to acquire database connection";
+        self.answer_sidepool(9501, *b"HY000", message).await
+    }
+
+    /// A command whose first packet is not number 0: nothing that follows can be trusted.
+    pub(super) async fn answer_out_of_order(&mut self) -> Flow {
+        self.first_seq = 1;
+        self.answer_sidepool(1156, *b"08S01", "Got packets out of order")
+            .await;
+        Flow::Close(CloseReason::ProtocolError)
+    }
+
+    /// Sends what is in the client's output.
+    pub(super) async fn send(&mut self) -> Flow {
+        match self.client.send().await {
+            Ok(()) => Flow::Continue,
+            Err(_) => Flow::Close(CloseReason::ClientGone),
+        }
+    }
+}
+
+/// Writes a text result set that a server sent before, in this client's framing.
+fn put_result_set(
+    out: &mut BytesMut,
+    first_seq: u8,
+    framing: Framing,
+    status: StatusFlags,
+    set: &OwnResultSet,
+) {
+    let mut payload = BytesMut::new();
+    put_lenenc_int(&mut payload, set.columns.len() as u64);
+    let mut seq = put_packet(out, first_seq, &payload);
+    for column in &set.columns {
+        seq = put_packet(out, seq, &column.payload);
+    }
+    if !framing.deprecate_eof {
+        seq = put_eof(out, seq, false, status, 0);
+    }
+    for row in &set.rows {
+        payload.clear();
+        for value in row {
+            match value {
+                Some(value) => put_lenenc_str(&mut payload, value),
+                None => payload.extend_from_slice(&[0xfb]),
+            }
+        }
+        seq = put_packet(out, seq, &payload);
+    }
+    put_eof(out, seq, framing.deprecate_eof, status, 0);
+}

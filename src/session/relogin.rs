@@ -1,0 +1,142 @@
+//! Commands that change who or what the session is: `COM_CHANGE_USER`, `COM_RESET_CONNECTION`,
+//! `COM_SET_OPTION`; and pins that the operator forbids.
+
+use bytes::{Buf, BytesMut};
+use tokio::time::Instant;
+use tracing::warn;
+
+use super::exchange::Work;
+use super::plan::Plan;
+use super::settle::read_after_reset;
+use super::{Flow, Session, carried};
+use crate::backend::key::PoolKey;
+use crate::config::OnPin;
+use crate::protocol::capability::{self, Capabilities};
+use crate::protocol::command::Command;
+use crate::protocol::packet::HEADER_LEN;
+use crate::reason::{CloseReason, RetireReason};
+use crate::relay::End;
+
+impl Session {
+    /// A fresh login on the same connection. No backend connection moves between accounts, so the
+    /// one held is left as at the end of a session.
+    pub(super) async fn change_user(&mut self, packet: BytesMut) -> Flow {
+        self.leave().await;
+        self.ticket = None;
+        let payload = packet.freeze().slice(HEADER_LEN + 1..);
+        let readmission = self.context.readmission.clone();
+        let (seq, result) = readmission
+            .change_user(&mut self.client, &self.login, payload, 0)
+            .await;
+        self.first_seq = seq;
+        match result {
+            Ok(login) => {
+                self.carried = carried(&self.context, &login);
+                self.me.set_identity(login.identity.clone());
+                self.me.set_database(login.state.schema().cloned());
+                self.login = login;
+                self.answer_ok().await
+            }
+            // Servers end a connection whose change of user is refused.
+            Err(error) => {
+                self.answer_error(&error).await;
+                Flow::Close(CloseReason::AuthRevoked)
+            }
+        }
+    }
+
+    /// Forwarded, so that the server itself decides what a reset session is; what it decided is read
+    /// back.
+    pub(super) async fn reset_connection(&mut self, packet: BytesMut, began: Instant) -> Flow {
+        let work = Work::plain(Command::ResetConnection, packet, began);
+        match self.exchange(&work).await {
+            Ok(answer) if answer.end == End::Ok => {
+                self.carried.status = answer.status.unwrap_or(self.carried.status);
+            }
+            Ok(_) => return self.give_back_if_free().await,
+            Err(trouble) => return self.in_trouble(trouble).await,
+        }
+        let Some(hold) = &mut self.hold else {
+            return Flow::Continue;
+        };
+        if let Err(error) = read_after_reset(&mut hold.lease).await {
+            warn!(client = self.me.id(), %error, "session state could not be read after a reset");
+            self.let_go(RetireReason::Broken);
+            return Flow::Close(CloseReason::BackendLost);
+        }
+        hold.pending = super::pending::Pending::default();
+        let state = hold.lease.state.clone();
+        self.carried.last_insert_id = 0;
+        self.carried.timeouts = None;
+        self.carried.diagnostics = None;
+        self.set_state(state);
+        self.pinned.statements.clear();
+        for reason in self.pinned.pins.ended_by_reset() {
+            self.unpin(reason);
+        }
+        self.give_back_if_free().await
+    }
+
+    /// `COM_SET_OPTION` changes whether the server takes several statements at once, which is part
+    /// of the key: the session moves to the other key, and the connection is put back.
+    pub(super) async fn set_option(&mut self, packet: BytesMut, began: Instant) -> Flow {
+        let option = packet
+            .get(HEADER_LEN + 1..HEADER_LEN + 3)
+            .map(|mut raw| raw.get_u16_le());
+        let work = Work::plain(Command::SetOption, packet, began);
+        let answer = match self.exchange(&work).await {
+            Ok(answer) => answer,
+            Err(trouble) => return self.in_trouble(trouble).await,
+        };
+        if answer.error().is_none()
+            && let Some(option @ 0..=1) = option
+        {
+            self.switch_multi_statements(option == 0).await;
+        }
+        self.give_back_if_free().await
+    }
+
+    async fn switch_multi_statements(&mut self, on: bool) {
+        let now = self.login.key.bits().capabilities();
+        let bits = match on {
+            true => now.with(Capabilities::MULTI_STATEMENTS),
+            false => now.without(Capabilities::MULTI_STATEMENTS),
+        };
+        if bits == now {
+            return;
+        }
+        let credentials = self.login.key.credentials().clone();
+        self.login.key = PoolKey::new(credentials, capability::pool_key(bits));
+        if let Some(hold) = &mut self.hold {
+            // It is of the other key now; put back as it was, it would be lent to the wrong one
+            // only if this failed, so failing closes it.
+            hold.pending.option = Some(on);
+        }
+    }
+
+    /// Refuses a statement that would pin where the operator said so.
+    pub(super) async fn refuse_pin(&mut self, plan: &Plan) -> Option<Flow> {
+        if !plan.pins.any() {
+            return None;
+        }
+        let settings = self.effective();
+        let fresh = plan
+            .pins
+            .iter()
+            .find(|&reason| !self.pinned.pins.has(reason))?;
+        match settings.on_pin {
+            OnPin::Allow => None,
+            OnPin::Warn => {
+                warn!(client = self.me.id(), reason = %fresh, "a statement pins its session");
+                None
+            }
+            OnPin::Error => {
+                let message = format!(
+                    "Sidepool refuses this statement because it would pin the session to its backend \
+                     connection ({fresh}); see client.on_pin"
+                );
+                Some(self.answer_sidepool(1235, *b"42000", &message).await)
+            }
+        }
+    }
+}

@@ -1,0 +1,306 @@
+//! Before a backend connection is shared again: what is not known of its state is asked.
+//!
+//! Runs after the client has its whole answer. Everything that need not wait for an earlier answer
+//! goes out in one write; only what an error had hidden can need a second one.
+
+use bytes::Bytes;
+
+use super::Session;
+use super::exchange::Hold;
+use super::memory::{Carried, SavedDiagnostics};
+use super::pins::Cleaning;
+use crate::backend::connection::{BackendConnection, StatementError};
+use crate::backend::facts::ServerFacts;
+use crate::backend::state::{IdleTimeouts, ReadBack, ReadQuery, SchemaColumn, State, Virtual};
+use crate::metrics::SessionMetrics;
+use crate::protocol::command::Command;
+use crate::reason::RetireReason;
+use crate::relay::Trackers;
+
+/// Brings out what the server has not reported yet: changes made before an error travel in the next
+/// OK that itself changes state (measured on both servers, hazard 2).
+const FLUSH: &[u8] = b"SET @@session.session_track_schema=ON";
+/// The id, whatever the session's `sql_select_limit` is.
+const INSERT_ID: &[u8] = b"SELECT LAST_INSERT_ID() LIMIT 1";
+/// The four plain readers of the diagnostics area; none of them changes it.
+const DIAGNOSTICS: [&[u8]; 4] = [
+    b"SHOW WARNINGS",
+    b"SHOW ERRORS",
+    b"SHOW COUNT(*) WARNINGS",
+    b"SHOW COUNT(*) ERRORS",
+];
+
+/// What the first write asked for, to read the answers in the same order.
+struct Asked {
+    diagnostics: bool,
+    trackers: bool,
+    restore_timeouts: bool,
+    option: bool,
+    flush: bool,
+    insert_id: bool,
+    timeouts: bool,
+    read: Option<ReadQuery>,
+}
+
+impl Session {
+    /// Asks all open questions about the held connection. Afterwards the session's state and the
+    /// connection's are the same, and known.
+    ///
+    /// # Errors
+    /// [`StatementError`]: the session's own state is then unknown.
+    pub(super) async fn settle(&mut self) -> Result<(), StatementError> {
+        let Some(hold) = &mut self.hold else {
+            return Ok(());
+        };
+        if hold.pending.is_settled() && hold.pending.schema.is_none() {
+            return Ok(());
+        }
+        let mut settling = Settling {
+            hold,
+            carried: &mut self.carried,
+        };
+        let state = settling.run(&self.context.metrics.sessions).await?;
+        hold.lease.state = state.clone();
+        self.set_state(state);
+        Ok(())
+    }
+}
+
+struct Settling<'s> {
+    hold: &'s mut Hold,
+    carried: &'s mut Carried,
+}
+
+impl Settling<'_> {
+    async fn run(&mut self, metrics: &SessionMetrics) -> Result<State, StatementError> {
+        let facts = self.hold.lease.facts().clone();
+        let found = self.resolve(&facts);
+        let asked = self.ask(&facts, &found);
+        self.hold.lease.send().await?;
+        let late = self.hear(&asked, metrics).await?;
+        let mut state = self.reported_state();
+        if let Some(query) = &asked.read {
+            metrics.readbacks.inc();
+            state = state.with_reading(&self.hold.lease.read_reading(query).await?);
+        }
+        let pending = &mut self.hold.pending;
+        pending.names.clear();
+        pending.schema = None;
+        pending.insert_id = false;
+        pending.unsettled = false;
+        pending.diagnostics = false;
+        pending.virtuals_shown = false;
+        pending.everything = false;
+        pending.option = None;
+        if late.is_empty() {
+            return Ok(state);
+        }
+        self.hear_late(&facts, state, &late).await
+    }
+
+    fn resolve(&self, facts: &ServerFacts) -> ReadBack {
+        facts
+            .catalog
+            .resolve(self.hold.pending.names.iter().map(|name| &**name))
+    }
+
+    /// The state with the database that was reported.
+    fn reported_state(&self) -> State {
+        let state = self.carried.state.clone();
+        match &self.hold.pending.schema {
+            Some(schema) => state.with_schema(schema.as_deref()),
+            None => state,
+        }
+    }
+
+    /// Appends all questions to the connection's output.
+    fn ask(&mut self, facts: &ServerFacts, found: &ReadBack) -> Asked {
+        let (lease, pending) = (&mut self.hold.lease, &self.hold.pending);
+        let is_timeout =
+            |v: &Virtual| matches!(v, Virtual::WaitTimeout | Virtual::InteractiveTimeout);
+        let timeouts = found.virtuals.iter().any(is_timeout);
+        let trackers = pending.virtuals_shown || found.virtuals.iter().any(|v| v.is_tracker());
+        let restore_timeouts =
+            timeouts || pending.virtuals_shown && self.carried.timeouts.is_some();
+        let read = if pending.everything || pending.virtuals_shown {
+            Some(facts.catalog.read_all_sql(SchemaColumn::Include))
+        } else {
+            facts.catalog.read_sql(&found.vars, SchemaColumn::Omit)
+        };
+        // First, because every other statement may empty or fill the diagnostics area.
+        if pending.diagnostics {
+            DIAGNOSTICS.iter().for_each(|sql| lease.put_query(sql));
+        }
+        if timeouts {
+            lease.put_query(IdleTimeouts::READ_SQL.as_bytes());
+        }
+        let own_timeouts = lease.virtuals().idle;
+        if let (true, Some(own)) = (restore_timeouts, own_timeouts) {
+            lease.put_query(own.set_sql().as_bytes());
+        }
+        if trackers {
+            lease.put_query(facts.catalog.setup_sql().as_bytes());
+        }
+        if let Some(on) = pending.option {
+            // The argument of COM_SET_OPTION: 0 switches on, 1 off.
+            lease.put_command(Command::SetOption, &[u8::from(on), 0]);
+        }
+        if pending.unsettled {
+            lease.put_query(FLUSH);
+        }
+        if pending.insert_id {
+            lease.put_query(INSERT_ID);
+        }
+        if let Some(query) = &read {
+            lease.put_query(query.sql());
+        }
+        Asked {
+            diagnostics: pending.diagnostics,
+            trackers,
+            restore_timeouts: restore_timeouts && own_timeouts.is_some(),
+            option: pending.option.is_some(),
+            flush: pending.unsettled,
+            insert_id: pending.insert_id,
+            timeouts,
+            read,
+        }
+    }
+
+    /// Reads the answers up to the read-back; what the flush brought out.
+    async fn hear(
+        &mut self,
+        asked: &Asked,
+        metrics: &SessionMetrics,
+    ) -> Result<Trackers, StatementError> {
+        let lease = &mut self.hold.lease;
+        self.carried.diagnostics = match asked.diagnostics {
+            true => Some(Box::new(SavedDiagnostics {
+                warnings: lease.read_rows().await?,
+                errors: lease.read_rows().await?,
+                warning_count: lease.read_rows().await?,
+                error_count: lease.read_rows().await?,
+            })),
+            false => self.carried.diagnostics.take(),
+        };
+        if asked.timeouts {
+            let set = lease.read_rows().await?;
+            let row: Vec<_> = set
+                .rows
+                .first()
+                .ok_or(StatementError::NoRow)?
+                .iter()
+                .map(|c| c.as_deref())
+                .collect();
+            let wish = IdleTimeouts::from_row(&row);
+            self.carried.timeouts = wish.filter(|_| wish != lease.virtuals().idle);
+        }
+        if asked.restore_timeouts {
+            lease.read_ok().await?;
+        }
+        let mut late = Trackers::default();
+        if asked.trackers {
+            late = lease.read_ok().await?.trackers;
+        }
+        if asked.option {
+            lease.read_ok().await?;
+        }
+        if asked.flush {
+            metrics.error_flushes.inc();
+            late = lease.read_ok().await?.trackers;
+        }
+        if asked.insert_id {
+            let set = lease.read_rows().await?;
+            let id = number(set.rows.first().and_then(|row| row.first()?.as_ref()))?;
+            lease.last_insert_id = id;
+            self.carried.last_insert_id = id;
+        }
+        Ok(late)
+    }
+
+    /// What the error had hidden: names that were reported only now.
+    async fn hear_late(
+        &mut self,
+        facts: &ServerFacts,
+        mut state: State,
+        late: &Trackers,
+    ) -> Result<State, StatementError> {
+        if let Some(schema) = late.schema() {
+            state = state.with_schema(Some(schema).filter(|name| !name.is_empty()));
+        }
+        let found = facts.catalog.resolve(late.variables());
+        if let Some(query) = facts.catalog.read_sql(&found.vars, SchemaColumn::Omit) {
+            self.hold.lease.put_query(query.sql());
+            self.hold.lease.send().await?;
+            state = state.with_reading(&self.hold.lease.read_reading(&query).await?);
+        }
+        Ok(state)
+    }
+}
+
+/// Makes a connection that a session leaves fit for others, or closes it. Runs to its end even
+/// though the client is gone.
+pub(super) async fn clean_up(hold: Hold, cleaning: Cleaning, init_query: &str) {
+    let mut lease = hold.lease;
+    match cleaning {
+        Cleaning::None => {
+            lease.give_back();
+        }
+        Cleaning::Close => lease.retire(RetireReason::Dirty),
+        Cleaning::Reset => match reset(&mut lease, init_query).await {
+            Ok(()) => {
+                lease.give_back();
+            }
+            Err(_) => lease.retire(RetireReason::Broken),
+        },
+    }
+}
+
+/// `COM_RESET_CONNECTION`, and what it undoes: trackers and `init_query` (hazard 7). The state that
+/// follows is read back.
+///
+/// # Errors
+/// [`StatementError`]: the connection is of no more use.
+pub(super) async fn reset(
+    connection: &mut BackendConnection,
+    init_query: &str,
+) -> Result<(), StatementError> {
+    connection.put_command(Command::ResetConnection, b"");
+    connection.send().await?;
+    connection.read_ok().await?;
+    if !init_query.is_empty() {
+        connection.run_init_query(init_query).await?;
+    }
+    read_after_reset(connection).await
+}
+
+/// Sets the trackers again after a `COM_RESET_CONNECTION` and reads the state.
+///
+/// # Errors
+/// [`StatementError`].
+pub(super) async fn read_after_reset(
+    connection: &mut BackendConnection,
+) -> Result<(), StatementError> {
+    let facts = connection.facts().clone();
+    let query = facts.catalog.read_all_sql(SchemaColumn::Include);
+    if facts.trackers {
+        connection.put_query(facts.catalog.setup_sql().as_bytes());
+    }
+    connection.put_query(query.sql());
+    connection.send().await?;
+    if facts.trackers {
+        connection.read_ok().await?;
+    }
+    let reading = connection.read_reading(&query).await?;
+    connection.state = facts
+        .store
+        .from_reading(&reading)
+        .ok_or(StatementError::NoRow)?;
+    connection.last_insert_id = 0;
+    Ok(())
+}
+
+fn number(column: Option<&Bytes>) -> Result<u64, StatementError> {
+    column
+        .and_then(|text| std::str::from_utf8(text).ok()?.parse().ok())
+        .ok_or(StatementError::NoRow)
+}
