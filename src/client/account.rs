@@ -60,6 +60,13 @@ pub(super) enum Standing {
     Proved { at: Instant },
 }
 
+impl AccountId {
+    /// The number itself, for keys of layers that know no accounts.
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+}
+
 impl Ids {
     fn next(&self) -> u64 {
         self.0.fetch_add(1, Ordering::Relaxed)

@@ -286,6 +286,11 @@ impl Authenticated {
         &self.facts
     }
 
+    /// Whether the client speaks TLS.
+    pub const fn is_tls(&self) -> bool {
+        self.wire.stream.is_tls()
+    }
+
     /// Sends the OK. What comes next on the stream is the client's first command.
     ///
     /// # Errors
