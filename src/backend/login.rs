@@ -2,7 +2,10 @@
 //!
 //! Measured on both servers: a connection dropped, quit or garbled before its login has ended counts to
 //! `max_connect_errors`, after which the server blocks the whole host; a login that is refused does not, and one
-//! that succeeds sets MySQL's count back to zero. So whatever is begun here is brought to its end.
+//! that succeeds sets MySQL's count back to zero. So whatever is begun here is brought to its end. What cannot be is a
+//! TLS handshake whose certificate is not accepted: that counts on both, so callers should wait before they try again.
+
+mod error;
 
 use std::io;
 use std::time::Duration;
@@ -12,6 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout_at};
 use zeroize::Zeroizing;
 
+pub use self::error::{Denial, LoginError};
 use super::dial::{self, Address};
 use super::tls::{BackendTls, TlsMode};
 use crate::protocol::auth::Secret;
@@ -74,87 +78,14 @@ pub struct LoggedIn {
     pub proof: Proof,
 }
 
-/// Why a login failed.
-#[derive(Debug, thiserror::Error)]
-pub enum LoginError {
-    /// The server answered with an ERR, which is for the client to see.
-    #[error("{0}")]
-    Refused(ServerError),
-    /// No connection could be made.
-    #[error("cannot connect to {address}: {source}")]
-    Unreachable {
-        /// The backend.
-        address: Address,
-        /// The last attempt's error.
-        source: io::Error,
-    },
-    /// The connection broke before the login had ended.
-    #[error("connection to {address} lost while logging in: {source}")]
-    Lost {
-        /// The backend.
-        address: Address,
-        /// What happened to it.
-        source: io::Error,
-    },
-    /// The TLS handshake failed.
-    #[error("TLS handshake with {address} failed: {source}")]
-    Tls {
-        /// The backend.
-        address: Address,
-        /// The handshake's error.
-        source: io::Error,
-    },
-    /// TLS is demanded and the server has none.
-    #[error("{0} offers no TLS, which backend.tls.mode demands")]
-    TlsNotOffered(Address),
-    /// `backend.connect_timeout` passed.
-    #[error("login to {address} took longer than {after:?}")]
-    Timeout {
-        /// The backend.
-        address: Address,
-        /// The time it was given.
-        after: Duration,
-    },
-    /// The server sent what is no MySQL, or not in its place.
-    #[error("{address} broke the protocol while logging in: {reason}")]
-    Protocol {
-        /// The backend.
-        address: Address,
-        /// What was wrong.
-        reason: String,
-    },
-    /// The password may not be sent the way the account wants it, or the plugin is not known. The message says
-    /// which setting helps.
-    #[error("{0}")]
-    Declined(AuthError),
-    /// The server let the account in without looking at the secret, so letting the client in would let anybody in.
-    #[error(
-        "the account can log in without its password (an authentication plugin like unix_socket), \
-         so a login through it proves nothing"
-    )]
-    NotProof,
-}
-
-/// What a server denied.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Denial {
-    /// User, host or password: the secret is no longer good.
-    Credentials,
-    /// The account may not log in now, whatever the password: locked, expired, blocked, TLS demanded of it.
-    Account,
-    /// The database: the credentials were good.
-    Database,
-}
-
 /// Dials `address` and logs in.
 ///
 /// Not to be cancelled: dropping the future breaks the handshake off, and a server that counts
 /// `max_connect_errors` of those blocks the host. Run it in a task of its own that ends by itself.
 ///
 /// # Errors
-/// [`LoginError`]. After [`LoginError::Timeout`], [`Lost`](LoginError::Lost), [`Tls`](LoginError::Tls),
-/// [`TlsNotOffered`](LoginError::TlsNotOffered) and [`Protocol`](LoginError::Protocol) the server may have counted a
-/// broken handshake.
+/// [`LoginError`]. After [`LoginError::Timeout`], [`Lost`](LoginError::Lost), [`Tls`](LoginError::Tls) and
+/// [`Protocol`](LoginError::Protocol) the server may have counted a broken handshake.
 pub async fn login(address: &Address, params: &LoginParams) -> Result<LoggedIn, LoginError> {
     let deadline = Instant::now() + params.timeout;
     let work = async {
@@ -182,26 +113,9 @@ pub async fn login(address: &Address, params: &LoginParams) -> Result<LoggedIn, 
 /// [`LoginError::Refused`].
 pub async fn read_greeting(address: &Address, timeout: Duration) -> Result<Greeting, LoginError> {
     let deadline = Instant::now() + timeout;
-    let params = LoginParams {
-        user: Bytes::from_static(NOBODY),
-        secret: Secret::new(b""),
-        database: None,
-        collation: 0,
-        wanted: Capabilities::EMPTY,
-        attributes: Attributes::new(),
-        tls: BackendTls::off(),
-        timeout,
-        allow_public_key_retrieval: false,
-        proof: ProofDemand::Required,
-    };
     let work = async {
         let (wire, greeting) = Wire::open(address, deadline).await?;
-        match wire.log_in(greeting.clone(), &params).await {
-            // There is an anonymous account.
-            Ok(logged_in) => quit(logged_in.stream).await,
-            Err(LoginError::Refused(_) | LoginError::Declined(_)) => {}
-            Err(error) => return Err(error),
-        }
+        wire.be_refused(&greeting).await?;
         Ok(greeting)
     };
     timeout_at(deadline, work)
@@ -209,46 +123,12 @@ pub async fn read_greeting(address: &Address, timeout: Duration) -> Result<Greet
         .map_err(|_| timed_out(address, timeout))?
 }
 
-impl LoginError {
-    /// Whether the server has no room now (1040, 1203, 1226): wait and try again, do not fail.
-    pub const fn is_full(&self) -> bool {
-        matches!(
-            self,
-            Self::Refused(ServerError {
-                code: 1040 | 1203 | 1226,
-                ..
-            })
-        )
-    }
-
-    /// Whether the server said no to who asked: [`Denial`] tells what.
-    pub const fn is_access_denied(&self) -> bool {
-        self.denial().is_some()
-    }
-
-    /// What the server denied, if that is what it did. Codes: MySQL's and MariaDB's server error references.
-    pub const fn denial(&self) -> Option<Denial> {
-        let Self::Refused(error) = self else {
-            return None;
-        };
-        match error.code {
-            // Access denied; the same without a password; host not allowed.
-            1045 | 1698 | 1130 => Some(Denial::Credentials),
-            1044 | 1049 => Some(Denial::Database),
-            // Password expired (in the sandbox, at login); account locked (MySQL, MariaDB); locked after failed
-            // logins (MySQL, MariaDB); TLS required by the server.
-            1820 | 1862 | 3118 | 3159 | 3955 | 4150 | 4151 => Some(Denial::Account),
-            _ => None,
-        }
-    }
-
-    /// The server's ERR, to be shown to the client.
-    pub const fn server_error(&self) -> Option<&ServerError> {
-        match self {
-            Self::Refused(error) => Some(error),
-            _ => None,
-        }
-    }
+/// What comes between greeting and login.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum TlsPlan {
+    None,
+    Start,
+    NotOffered,
 }
 
 /// A connection whose login is under way.
@@ -290,9 +170,17 @@ impl<'a> Wire<'a> {
         params: &LoginParams,
     ) -> Result<LoggedIn, LoginError> {
         let mut request = login_request(&greeting, params);
-        if self.wants_tls(&greeting, params.tls.mode())? {
-            request.capabilities |= Capabilities::SSL;
-            self = self.start_tls(&request, &params.tls).await?;
+        match self.tls_plan(&greeting, params.tls.mode()) {
+            TlsPlan::None => {}
+            TlsPlan::Start => {
+                request.capabilities |= Capabilities::SSL;
+                self = self.start_tls(&request, &params.tls).await?;
+            }
+            TlsPlan::NotOffered => {
+                let address = self.address.clone();
+                self.be_refused(&greeting).await?;
+                return Err(LoginError::TlsNotOffered(address));
+            }
         }
         let channel = match &self.stream {
             Stream::Tls(_) if params.tls.verifies() => Channel::TlsVerified,
@@ -308,7 +196,7 @@ impl<'a> Wire<'a> {
         let (plugin, response) = auth.first_response(&greeting, params.proof);
         request.auth_plugin = Some(Bytes::from_static(plugin.as_bytes()));
         request.auth_response = Bytes::from_owner(response);
-        self.send_login(&request).await?;
+        self.send_login(&request).await;
         let (mut proof, ok) = self.exchange(&mut auth).await?;
         let Some(status) = status_of(&ok) else {
             return Err(self.protocol("malformed OK".to_owned()));
@@ -331,13 +219,37 @@ impl<'a> Wire<'a> {
         })
     }
 
-    fn wants_tls(&self, greeting: &Greeting, mode: TlsMode) -> Result<bool, LoginError> {
+    /// Ends a handshake that is not to become a login, by one that the server refuses. Nothing secret is sent.
+    async fn be_refused(mut self, greeting: &Greeting) -> Result<(), LoginError> {
+        let mut auth = ClientAuth::new(Secret::new(b""), Channel::Plain, false);
+        let (plugin, response) = auth.first_response(greeting, ProofDemand::Required);
+        self.send_login(&LoginRequest {
+            capabilities: capability::for_backend(Capabilities::EMPTY, greeting.capabilities),
+            max_packet: MAX_CLIENT_PACKET,
+            collation: greeting.collation,
+            user: Bytes::from_static(NOBODY),
+            auth_response: Bytes::from_owner(response),
+            database: None,
+            auth_plugin: Some(Bytes::from_static(plugin.as_bytes())),
+            attributes: Attributes::new(),
+        })
+        .await;
+        match self.exchange(&mut auth).await {
+            // There is an anonymous account.
+            Ok(_) => quit(self.stream).await,
+            Err(LoginError::Refused(_) | LoginError::Declined(_)) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    fn tls_plan(&self, greeting: &Greeting, mode: TlsMode) -> TlsPlan {
         let offered = greeting.capabilities.contains(Capabilities::SSL);
         match mode {
-            TlsMode::Off => Ok(false),
-            TlsMode::Preferred => Ok(offered && !self.stream.is_unix()),
-            _ if offered => Ok(true),
-            _ => Err(LoginError::TlsNotOffered(self.address.clone())),
+            TlsMode::Off => TlsPlan::None,
+            TlsMode::Preferred if !offered || self.stream.is_unix() => TlsPlan::None,
+            _ if offered => TlsPlan::Start,
+            _ => TlsPlan::NotOffered,
         }
     }
 
@@ -352,7 +264,7 @@ impl<'a> Wire<'a> {
         }
         let mut payload = BytesMut::new();
         request.tls_request().encode(&mut payload);
-        self.send(&payload).await?;
+        self.send(&payload).await;
         let stream = match self.stream {
             Stream::Plain(socket) => tls.connect(socket, self.address).await,
             already @ Stream::Tls(_) => Ok(already),
@@ -364,11 +276,11 @@ impl<'a> Wire<'a> {
         Ok(self)
     }
 
-    async fn send_login(&mut self, request: &LoginRequest) -> Result<(), LoginError> {
+    async fn send_login(&mut self, request: &LoginRequest) {
         // Holds no password: every plugin that sends one does so after a switch or on request.
         let mut payload = BytesMut::new();
         request.encode(&mut payload);
-        self.send(&payload).await
+        self.send(&payload).await;
     }
 
     /// Goes through the exchange; the proof and the final OK.
@@ -376,7 +288,7 @@ impl<'a> Wire<'a> {
         loop {
             let payload = self.read().await?;
             match auth.on_packet(&payload) {
-                Ok(Step::Send(answer)) => self.send(&answer).await?,
+                Ok(Step::Send(answer)) => self.send(&answer).await,
                 Ok(Step::Wait) => {}
                 Ok(Step::Done(proof)) => return Ok((proof, payload)),
                 Err(AuthError::Refused(error)) => return Err(LoginError::Refused(error)),
@@ -391,7 +303,7 @@ impl<'a> Wire<'a> {
     /// `unix_socket`, which does not look at it.
     async fn has_socket_plugin(&mut self, capabilities: Capabilities) -> Result<bool, LoginError> {
         self.seq = 0;
-        self.send(b"\x03SHOW CREATE USER").await?;
+        self.send(b"\x03SHOW CREATE USER").await;
         let mut ends = if capabilities.contains(Capabilities::DEPRECATE_EOF) {
             1
         } else {
@@ -401,8 +313,14 @@ impl<'a> Wire<'a> {
         while ends > 0 {
             let payload = self.read().await?;
             match payload.first() {
-                // Not to be told, so doubt: an account that may only change its password, for one.
-                Some(0xff) => return Ok(true),
+                // Doubt, and the client may as well know why: 1820, if the password has expired.
+                Some(0xff) => {
+                    let error = ServerError::parse(&payload);
+                    return Err(error.map_or_else(
+                        |error| self.protocol(error.to_string()),
+                        LoginError::Refused,
+                    ));
+                }
                 Some(0xfe) => ends -= 1,
                 _ => found |= memchr::memmem::find(&payload, b"unix_socket").is_some(),
             }
@@ -428,7 +346,7 @@ impl<'a> Wire<'a> {
         }
     }
 
-    async fn send(&mut self, payload: &[u8]) -> Result<(), LoginError> {
+    async fn send(&mut self, payload: &[u8]) {
         // Nothing here is near the split at 16 MB, and what may hold a password is wiped.
         let mut packet = Zeroizing::new(Vec::with_capacity(HEADER_LEN + payload.len()));
         let header = Header {
@@ -437,12 +355,11 @@ impl<'a> Wire<'a> {
         };
         packet.put_slice(&header.to_bytes());
         packet.put_slice(payload);
-        let written = self.stream.write_all(&packet).await;
-        match written.and(self.stream.flush().await) {
-            Ok(()) => Ok(()),
-            // A server that refuses at once may have closed already; its ERR is what there is to tell.
-            Err(_) if !self.input.is_empty() => Ok(()),
-            Err(error) => Err(self.lost(error)),
+        self.seq = self.seq.wrapping_add(1);
+        // A server that refuses before it has read may be gone already. The read that follows every packet
+        // sent here brings its ERR, or the loss.
+        if self.stream.write_all(&packet).await.is_ok() {
+            self.stream.flush().await.ok();
         }
     }
 
@@ -463,7 +380,9 @@ impl<'a> Wire<'a> {
 
 fn login_request(greeting: &Greeting, params: &LoginParams) -> LoginRequest {
     let mut capabilities = capability::for_backend(params.wanted, greeting.capabilities);
-    if params.database.is_some() {
+    // An empty name is none.
+    let database = params.database.clone().filter(|name| !name.is_empty());
+    if database.is_some() {
         capabilities |= Capabilities::CONNECT_WITH_DB;
     }
     LoginRequest {
@@ -472,7 +391,7 @@ fn login_request(greeting: &Greeting, params: &LoginParams) -> LoginRequest {
         collation: params.collation,
         user: params.user.clone(),
         auth_response: Bytes::new(),
-        database: params.database.clone(),
+        database,
         auth_plugin: None,
         attributes: params.attributes.clone(),
     }

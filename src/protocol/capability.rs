@@ -410,6 +410,7 @@ mod tests {
         assert_eq!(
             pool_key(client).capabilities(),
             Capabilities::LOCAL_FILES
+                | Capabilities::MULTI_STATEMENTS
                 | Capabilities::MARIADB_BULK
                 | Capabilities::MARIADB_EXTENDED_METADATA
         );
