@@ -1,6 +1,12 @@
 //! MySQL's side: dialling, logging in, and the state a backend connection is in.
 
+pub mod connection;
 pub mod dial;
+pub mod dialer;
+pub mod facts;
+pub mod key;
 pub mod login;
+pub mod setup;
 pub mod state;
+pub mod target;
 pub mod tls;

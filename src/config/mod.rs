@@ -7,9 +7,15 @@ mod text;
 mod address;
 mod auth;
 mod client;
+mod files;
+mod live;
+mod load;
 mod pattern;
+mod problem;
+mod schema;
 mod secret;
 mod settings;
+mod validate;
 mod words;
 
 pub use address::{BackendAddress, ListenAddress};
@@ -17,7 +23,12 @@ pub use auth::{Admission, AllowRule, AuthSettings, UserSettings};
 pub use client::{
     AutoSettings, ClientIdentity, ClientOverrides, ClientRule, ClientSettings, EffectiveClient,
 };
+pub use files::Secrets;
+pub use live::{Change, Live, Outcome};
+pub use load::{DEFAULT_FILE, Environment, load};
 pub use pattern::Pattern;
+pub use problem::{Problem, Problems};
+pub use schema::{KEYS, Key, Liveness};
 pub use secret::Secret;
 pub use settings::{
     AdminSettings, BackendSettings, BackendTls, ConsoleSettings, ListenerSettings, ListenerTls,

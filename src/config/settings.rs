@@ -296,3 +296,6 @@ pub struct LogSettings {
     /// How it is written.
     pub format: LogFormat,
 }
+
+#[cfg(test)]
+mod tests;

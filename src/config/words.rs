@@ -101,11 +101,11 @@ words! {
 words! {
     /// What a client closed for idleness is sent before the end of the stream.
     CloseNotice {
-        /// What the client's backend would send: 4031 for MySQL, 1927 for MariaDB.
+        /// The notice that fits the server version which the client was shown.
         Auto => "auto",
-        /// ERR 4031, MySQL's text.
+        /// ERR 4031, with MySQL's text for a passed `wait_timeout`.
         Err4031 => "4031",
-        /// ERR 1927, MariaDB's text.
+        /// ERR 1927, MariaDB's code for a killed connection.
         Err1927 => "1927",
         /// Nothing.
         None => "none",

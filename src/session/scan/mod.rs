@@ -1,1 +1,289 @@
 //! What a statement may do to session state that no tracker shows.
+//!
+//! The scan never decides alone where a tracker can: it only finds what trackers miss (hazard 8)
+//! and what needs the session's own values in front. A false alarm costs a pin, a miss could cost
+//! a wrong answer, so every doubt is read as "may".
+
+mod lexer;
+mod statement;
+#[cfg(test)]
+mod tests;
+
+use std::ops::{BitOr, BitOrAssign};
+
+use aho_corasick::{AhoCorasick, AhoCorasickBuilder, AhoCorasickKind};
+
+pub use lexer::{CharsetFamily, LexMode, Lexer, Token};
+
+/// What a statement may do or need; a set.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Flags(u32);
+
+macro_rules! flags {
+    ($($(#[$meta:meta])* $name:ident = $bit:literal;)+) => {
+        impl Flags {
+            $($(#[$meta])* pub const $name: Self = Self(1 << $bit);)+
+        }
+    };
+}
+
+flags! {
+    /// Mentions a user variable.
+    USER_VARIABLE = 0;
+    /// Creates a temporary table or sequence.
+    TEMPORARY = 1;
+    /// `HANDLER …`
+    HANDLER = 2;
+    /// Takes a lock that no tracker shows.
+    LOCK = 3;
+    /// `LOCK TABLES`
+    LOCK_TABLES = 4;
+    /// `CALL`, compound statements: anything may happen inside.
+    ROUTINE = 5;
+    /// `SET ROLE`, `SET DEFAULT ROLE`
+    ROLE = 6;
+    /// `PREPARE`, `EXECUTE`, `DEALLOCATE`
+    PREPARE = 7;
+    /// Reads warnings, errors or the diagnostics area.
+    DIAGNOSTICS = 8;
+    /// `ROW_COUNT()`
+    ROW_COUNT = 9;
+    /// `FOUND_ROWS()`
+    FOUND_ROWS = 10;
+    /// `SQL_CALC_FOUND_ROWS`
+    CALC_FOUND_ROWS = 11;
+    /// `LAST_INSERT_ID()`, `@@identity`
+    LAST_INSERT_ID = 12;
+    /// `CONNECTION_ID()`, `@@pseudo_thread_id`
+    CONNECTION_ID = 13;
+    /// `session_track_…`
+    SESSION_TRACK = 14;
+    /// `wait_timeout`, `interactive_timeout`
+    TIMEOUT_VARIABLE = 15;
+    /// `SAVEPOINT`
+    SAVEPOINT = 16;
+    /// May insert, or run code that reads `LAST_INSERT_ID()`: anything but plain reads and control.
+    WRITE = 17;
+    /// A single `SET` of session variables to literals: the same text on the same state gives the
+    /// same state.
+    PLAIN_SET = 18;
+    /// More than one statement.
+    MULTI = 19;
+    /// Lists variables by no name that the scan can see (`SHOW VARIABLES`).
+    ALL_VARIABLES = 20;
+    /// A `SET` of any kind.
+    SET = 21;
+    /// May leave another `LAST_INSERT_ID()` behind although its OK does not say so.
+    INSERT = 22;
+    /// `COMMIT`, or `ROLLBACK` of the whole transaction.
+    END_TRANSACTION = 23;
+}
+
+impl Flags {
+    /// Nothing.
+    pub const NONE: Self = Self(0);
+
+    /// Whether any of `other` is in the set.
+    pub const fn any(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    /// The set without `other`.
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+}
+
+impl BitOr for Flags {
+    type Output = Self;
+
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+impl BitOrAssign for Flags {
+    fn bitor_assign(&mut self, other: Self) {
+        self.0 |= other.0;
+    }
+}
+
+/// A statement that is nothing but something Sidepool can answer or must route itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Whole {
+    /// An ordinary statement.
+    #[default]
+    Ordinary,
+    /// `SHOW WARNINGS`
+    ShowWarnings,
+    /// `SHOW ERRORS`
+    ShowErrors,
+    /// `SHOW COUNT(*) WARNINGS`
+    CountWarnings,
+    /// `SHOW COUNT(*) ERRORS`
+    CountErrors,
+    /// `KILL [HARD|SOFT] [CONNECTION|QUERY] n`
+    Kill {
+        /// The id named.
+        id: u64,
+        /// Only the statement, not the connection.
+        query: bool,
+    },
+}
+
+/// What the scan found.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Findings {
+    /// What any of the statements may do or need.
+    pub flags: Flags,
+    /// What the text is as a whole, when it is a single statement.
+    pub whole: Whole,
+}
+
+/// Finds what statements may do to session state. Build once, share.
+#[derive(Debug)]
+pub struct Scanner {
+    prefilter: AhoCorasick,
+}
+
+/// Words (or parts of words) and signs without which a statement's first word tells everything.
+const ALARMS: &[&str] = &[
+    "@",
+    ";",
+    "/*!",
+    "/*m!",
+    "temporary",
+    "handler",
+    "lock",
+    "call",
+    "role",
+    "prepare",
+    "execute",
+    "deallocate",
+    "warnings",
+    "errors",
+    "warning_count",
+    "error_count",
+    "diagnostics",
+    "row_count",
+    "found_rows",
+    "last_insert_id",
+    "connection_id",
+    "pseudo_thread_id",
+    "session_track",
+    "wait_timeout",
+    "interactive_timeout",
+    "variables",
+    "backup",
+    "resource",
+    "lastval",
+    "previous",
+    "identity",
+    "atomic",
+];
+
+/// Of those, the ones that make a statement suspicious which is too large to be lexed.
+const LARGE_ALARMS: &[&str] = &[
+    ":=",
+    "into @",
+    "set @",
+    "temporary",
+    "handler",
+    "get_lock",
+    "_locks(",
+    "call ",
+    " role",
+    "prepare ",
+    "execute ",
+    "last_insert_id",
+    "session_track",
+    "wait_timeout",
+    "lastval",
+    "row_count",
+    "found_rows",
+    "connection_id",
+    "/*!",
+    "/*m!",
+];
+
+impl Default for Scanner {
+    fn default() -> Self {
+        Self {
+            prefilter: automaton(ALARMS),
+        }
+    }
+}
+
+impl Scanner {
+    /// Scans the text of a `COM_QUERY` or `COM_STMT_PREPARE`.
+    pub fn scan(&self, sql: &[u8], mode: LexMode) -> Findings {
+        let mut lexer = Lexer::new(sql, mode);
+        let first = lexer.next();
+        if let Some(Token::Word(word)) = first
+            && let Some(flags) = statement::plain_kind(word)
+            && !self.prefilter.is_match(sql)
+        {
+            return Findings {
+                flags,
+                whole: Whole::Ordinary,
+            };
+        }
+        statement::classify(sql, mode)
+    }
+}
+
+/// Looks through a statement that is too large to be held, piece by piece, for anything that might
+/// change session state.
+#[derive(Debug)]
+pub struct LargeScanner {
+    alarms: AhoCorasick,
+    tail: Vec<u8>,
+    suspicious: bool,
+}
+
+impl Default for LargeScanner {
+    fn default() -> Self {
+        Self {
+            alarms: automaton(LARGE_ALARMS),
+            tail: Vec::new(),
+            suspicious: false,
+        }
+    }
+}
+
+impl LargeScanner {
+    /// Takes the next piece of the text.
+    pub fn feed(&mut self, piece: &[u8]) {
+        const OVERLAP: usize = 16;
+        if self.suspicious {
+            return;
+        }
+        // An alarm may lie across the border of two pieces.
+        self.tail
+            .extend_from_slice(&piece[..piece.len().min(OVERLAP)]);
+        self.suspicious = self.alarms.is_match(&self.tail) || self.alarms.is_match(piece);
+        let rest = &piece[piece.len().min(OVERLAP)..];
+        self.tail
+            .extend_from_slice(&rest[rest.len().saturating_sub(OVERLAP)..]);
+        let excess = self.tail.len().saturating_sub(OVERLAP);
+        self.tail.drain(..excess);
+    }
+
+    /// Whether anything seen so far might change session state.
+    pub const fn is_suspicious(&self) -> bool {
+        self.suspicious
+    }
+}
+
+#[expect(
+    clippy::expect_used,
+    reason = "the patterns are constants, and a test builds both"
+)]
+fn automaton(patterns: &[&str]) -> AhoCorasick {
+    AhoCorasickBuilder::new()
+        .ascii_case_insensitive(true)
+        .kind(Some(AhoCorasickKind::DFA))
+        .build(patterns)
+        .expect("a few short patterns fit an automaton")
+}

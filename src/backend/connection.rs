@@ -1,0 +1,268 @@
+//! A backend connection after login: its stream, and what Sidepool knows of its session state.
+//!
+//! It also carries out Sidepool's own statements: they are appended to the output, sent in one
+//! write and answered in order (measured on both servers).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{BufMut, BytesMut};
+use tokio::io::AsyncWriteExt;
+
+use super::facts::{ServerFacts, ServerLimits, Virtuals};
+use super::state::{self, ReadError, ReadQuery, Reading, State};
+use crate::pool::{Fit, PooledConnection};
+use crate::protocol::capability::Capabilities;
+use crate::protocol::command::Command;
+use crate::protocol::packet::put_packet;
+use crate::protocol::reply::StatusFlags;
+use crate::protocol::response::Framing;
+use crate::reason::RetireReason;
+use crate::relay::own::{OwnError, OwnResultSet, read_own_ok, read_own_result_set};
+use crate::relay::{Answer, Conn};
+
+/// Bytes of the answer to one own statement; a catalog read back whole is a few KiB.
+const OWN_MAX: usize = 1 << 20;
+
+/// A logged-in backend connection.
+#[derive(Debug)]
+pub struct BackendConnection {
+    /// The stream and its buffers.
+    pub conn: Conn,
+    /// The session state it is in.
+    pub state: State,
+    /// What `LAST_INSERT_ID()` returns on it.
+    pub last_insert_id: u64,
+    /// Status flags of its last OK.
+    pub status: StatusFlags,
+    identity: Identity,
+    facts: Arc<ServerFacts>,
+    virtuals: Arc<Virtuals>,
+    limits: ServerLimits,
+}
+
+/// What never changes about a connection.
+#[derive(Debug, Clone, Copy)]
+pub struct Identity {
+    id: u64,
+    thread_id: u32,
+    capabilities: Capabilities,
+}
+
+/// Why own statements failed. The connection is of no more use, except after a refusal.
+#[derive(Debug, thiserror::Error)]
+pub enum StatementError {
+    /// The statement has no usable answer.
+    #[error(transparent)]
+    Own(#[from] OwnError),
+    /// The statement could not be sent.
+    #[error("backend connection failed: {0}")]
+    Io(#[from] std::io::Error),
+    /// A read-back's row makes no sense.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// A statement that selects one row selected none.
+    #[error("an own statement returned no row")]
+    NoRow,
+}
+
+impl Identity {
+    /// The identity of a connection that has just logged in; `id` is unique for the process.
+    pub const fn new(id: u64, thread_id: u32, capabilities: Capabilities) -> Self {
+        Self { id, thread_id, capabilities }
+    }
+
+    /// How answers are framed on the connection.
+    pub const fn framing(&self) -> Framing {
+        Framing {
+            deprecate_eof: self.capabilities.contains(Capabilities::DEPRECATE_EOF),
+            session_track: self.capabilities.contains(Capabilities::SESSION_TRACK),
+        }
+    }
+
+    /// What was negotiated with the server.
+    pub const fn capabilities(&self) -> Capabilities {
+        self.capabilities
+    }
+
+    /// Whether the text of a `COM_QUERY` is preceded by query attributes.
+    pub const fn has_query_attributes(&self) -> bool {
+        self.capabilities.contains(Capabilities::QUERY_ATTRIBUTES)
+    }
+}
+
+impl BackendConnection {
+    /// A connection that has been set up; see [`setup`](super::setup).
+    pub(super) fn new(raw: RawConnection, facts: Arc<ServerFacts>, found: Found) -> Self {
+        Self {
+            conn: raw.conn,
+            state: found.state,
+            last_insert_id: 0,
+            status: raw.status,
+            identity: raw.identity,
+            facts,
+            virtuals: found.virtuals,
+            limits: found.limits,
+        }
+    }
+
+    /// The server's thread id, as its process list shows it.
+    pub const fn thread_id(&self) -> u32 {
+        self.identity.thread_id
+    }
+
+    /// How answers are framed on the connection.
+    pub const fn framing(&self) -> Framing {
+        self.identity.framing()
+    }
+
+    /// What was negotiated with the server.
+    pub const fn capabilities(&self) -> Capabilities {
+        self.identity.capabilities
+    }
+
+    /// What is known of the server.
+    pub const fn facts(&self) -> &Arc<ServerFacts> {
+        &self.facts
+    }
+
+    /// The virtual variables as a client on a connection of its own would have found them.
+    pub const fn virtuals(&self) -> &Arc<Virtuals> {
+        &self.virtuals
+    }
+
+    /// What the login showed of the server's limits.
+    pub const fn limits(&self) -> &ServerLimits {
+        &self.limits
+    }
+
+    /// Appends an own `COM_QUERY`; it is sent with whatever else is in the output.
+    pub fn put_query(&mut self, sql: &[u8]) {
+        put_query(&mut self.conn.output, self.identity.has_query_attributes(), sql);
+    }
+
+    /// Appends an own command.
+    pub fn put_command(&mut self, command: Command, argument: &[u8]) {
+        put_command(&mut self.conn.output, command, argument);
+    }
+
+    /// Sends what was appended. Not cancel-safe.
+    ///
+    /// # Errors
+    /// If the connection fails.
+    pub async fn send(&mut self) -> Result<(), StatementError> {
+        Ok(self.conn.send().await?)
+    }
+
+    /// Reads the OK of the next own command. Not cancel-safe.
+    ///
+    /// # Errors
+    /// [`StatementError::Own`].
+    pub async fn read_ok(&mut self) -> Result<Answer, StatementError> {
+        Ok(read_own_ok(&mut self.conn, self.identity.framing()).await?)
+    }
+
+    /// Reads the answer to the next own query. Not cancel-safe.
+    ///
+    /// # Errors
+    /// [`StatementError::Own`].
+    pub async fn read_rows(&mut self) -> Result<OwnResultSet, StatementError> {
+        Ok(read_own_result_set(&mut self.conn, self.identity.framing(), OWN_MAX).await?)
+    }
+
+    /// Reads the answer to the next own query, a read-back. Not cancel-safe.
+    ///
+    /// # Errors
+    /// [`StatementError`].
+    pub async fn read_reading(&mut self, query: &ReadQuery) -> Result<Reading, StatementError> {
+        let set = self.read_rows().await?;
+        decode_reading(&set, query)
+    }
+}
+
+/// What a read-back's result set says.
+pub(super) fn decode_reading(
+    set: &OwnResultSet,
+    query: &ReadQuery,
+) -> Result<Reading, StatementError> {
+    let row = set.rows.first().ok_or(StatementError::NoRow)?;
+    let row: Vec<Option<&[u8]>> = row.iter().map(Option::as_deref).collect();
+    let kinds: Vec<_> = set.columns.iter().map(|c| state::ColumnKind::from_type(c.kind)).collect();
+    Ok(query.decode(&row, &kinds)?)
+}
+
+/// A connection that has logged in and not been set up yet.
+#[derive(Debug)]
+pub(super) struct RawConnection {
+    pub conn: Conn,
+    pub identity: Identity,
+    pub status: StatusFlags,
+}
+
+/// What setting up a connection found.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub state: State,
+    pub virtuals: Arc<Virtuals>,
+    pub limits: ServerLimits,
+}
+
+impl PooledConnection for BackendConnection {
+    type Wish = State;
+
+    fn id(&self) -> u64 {
+        self.identity.id
+    }
+
+    fn fit(&self, wish: &State) -> Fit {
+        match state::fit(&self.state, wish) {
+            state::Fit::Equal => Fit::Equal,
+            state::Fit::SameDatabase => Fit::SameDatabase,
+            state::Fit::Usable => Fit::Usable,
+            state::Fit::Unusable => Fit::Unusable,
+        }
+    }
+
+    fn is_silent(&mut self) -> bool {
+        let mut byte = [0];
+        self.conn.input.is_empty() && self.conn.stream.try_read(&mut byte).is_none()
+    }
+
+    fn server_idle_limit(&self) -> Option<Duration> {
+        self.limits.wait_timeout
+    }
+
+    /// `COM_QUIT`, then waits for the server's end of stream: only then has it let go.
+    async fn close(mut self, _reason: RetireReason) {
+        self.conn.output.clear();
+        put_command(&mut self.conn.output, Command::Quit, b"");
+        if self.conn.send().await.is_err() {
+            return;
+        }
+        // The end of a stream that failed half-way is an end as well.
+        let _ = self.conn.stream.shutdown().await;
+        while matches!(self.conn.read_more().await, Ok(n) if n > 0) {
+            self.conn.input.clear();
+        }
+    }
+}
+
+/// Appends a command with its argument.
+pub(super) fn put_command(output: &mut BytesMut, command: Command, argument: &[u8]) {
+    let mut payload = BytesMut::with_capacity(1 + argument.len());
+    payload.put_u8(command as u8);
+    payload.put_slice(argument);
+    put_packet(output, 0, &payload);
+}
+
+/// Appends a `COM_QUERY`. With `CLIENT_QUERY_ATTRIBUTES` its text is preceded by a parameter count
+/// of 0 and a parameter set count of 1.
+pub(super) fn put_query(output: &mut BytesMut, attributes: bool, sql: &[u8]) {
+    let mut payload = BytesMut::with_capacity(3 + sql.len());
+    payload.put_u8(Command::Query as u8);
+    if attributes {
+        payload.put_slice(&[0, 1]);
+    }
+    payload.put_slice(sql);
+    put_packet(output, 0, &payload);
+}

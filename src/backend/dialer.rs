@@ -1,0 +1,233 @@
+//! Opening backend connections for a pool: credentials tried in turn, facts kept up to date.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use bytes::Bytes;
+use tokio::sync::watch;
+
+use super::connection::{BackendConnection, StatementError};
+use super::dial::Address;
+use super::facts::{Greeted, ServerFacts, ServerLimits, Virtuals};
+use super::key::PoolKey;
+use super::login::{self, Denial, LoginError, LoginParams};
+use super::setup::{self, SetUp, greeted};
+use super::state::{Baselines, StateIds};
+use super::tls::BackendTls;
+use crate::config::Live;
+use crate::pool::Connector;
+use crate::protocol::auth::Secret;
+use crate::protocol::auth::client::ProofDemand;
+use crate::protocol::capability::KeyBits;
+
+/// The collation pooled connections log in with when no session asks for one: `utf8mb4_general_ci`,
+/// which every server since 5.5.3 has.
+pub const DEFAULT_COLLATION: u8 = 45;
+
+/// First states remembered per backend.
+const BASELINES: usize = 4096;
+
+/// What decides a session's first state besides the server's globals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct BaselineKey {
+    /// The account.
+    pub account_id: u64,
+    /// The collation id of the handshake.
+    pub collation: u8,
+    /// The capabilities of the key.
+    pub bits: KeyBits,
+}
+
+/// Why a backend connection could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    /// The login failed.
+    #[error(transparent)]
+    Login(#[from] LoginError),
+    /// The login succeeded, setting up did not.
+    #[error("setting the connection up: {0}")]
+    SetUp(#[from] StatementError),
+    /// No secret of the account is known: its proof was withdrawn.
+    #[error("the account's password is not known")]
+    NoSecret,
+}
+
+impl DialError {
+    /// What the server denied, if that is why.
+    pub fn denial(&self) -> Option<Denial> {
+        match self {
+            Self::Login(error) => error.denial(),
+            Self::SetUp(_) => None,
+            Self::NoSecret => Some(Denial::Credentials),
+        }
+    }
+}
+
+/// Opens connections to one backend. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Dialer(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    address: Address,
+    tls: BackendTls,
+    settings: Arc<Live>,
+    ids: StateIds,
+    next_id: AtomicU64,
+    facts: ArcSwapOption<ServerFacts>,
+    greeted: ArcSwapOption<Greeted>,
+    virtuals: ArcSwap<Virtuals>,
+    baselines: Baselines<BaselineKey>,
+    limits: watch::Sender<ServerLimits>,
+}
+
+impl Dialer {
+    /// A dialer for `address`. `ids` is shared by all dialers of the process.
+    pub fn new(address: Address, tls: BackendTls, settings: Arc<Live>, ids: StateIds) -> Self {
+        Self(Arc::new(Shared {
+            address,
+            tls,
+            settings,
+            ids,
+            next_id: AtomicU64::new(1),
+            facts: ArcSwapOption::empty(),
+            greeted: ArcSwapOption::empty(),
+            virtuals: ArcSwap::default(),
+            baselines: Baselines::new(BASELINES),
+            limits: watch::Sender::new(ServerLimits::default()),
+        }))
+    }
+
+    /// Where it dials.
+    pub fn address(&self) -> &Address {
+        &self.0.address
+    }
+
+    /// What the server greets with, as last seen; remembered while it is down.
+    pub fn greeted(&self) -> Option<Arc<Greeted>> {
+        self.0.greeted.load_full()
+    }
+
+    /// The virtual variables as the last login found them.
+    pub fn virtuals(&self) -> Arc<Virtuals> {
+        self.0.virtuals.load_full()
+    }
+
+    /// The server's limits, as the last login showed them.
+    pub fn limits(&self) -> watch::Receiver<ServerLimits> {
+        self.0.limits.subscribe()
+    }
+
+    /// First states by account, charset and capabilities.
+    pub fn baselines(&self) -> &Baselines<BaselineKey> {
+        &self.0.baselines
+    }
+
+    /// Learns the greeting without credentials. Not to be cancelled.
+    ///
+    /// # Errors
+    /// [`LoginError`].
+    pub async fn greet(&self) -> Result<Arc<Greeted>, LoginError> {
+        let timeout = self.connect_timeout();
+        let greeting = login::read_greeting(&self.0.address, timeout).await?;
+        let greeted = Arc::new(greeted(&greeting));
+        self.0.greeted.store(Some(Arc::clone(&greeted)));
+        Ok(greeted)
+    }
+
+    /// Logs in with that secret and sets the connection up; what the login shows is remembered. Not
+    /// to be cancelled.
+    ///
+    /// # Errors
+    /// [`DialError`].
+    pub async fn log_in(
+        &self,
+        key: &PoolKey,
+        secret: Secret,
+        collation: u8,
+    ) -> Result<BackendConnection, DialError> {
+        let params = self.params(key, secret, collation);
+        let read_at = Instant::now();
+        let logged_in = login::login(&self.0.address, &params).await?;
+        self.0.greeted.store(Some(Arc::new(greeted(&logged_in.greeting))));
+        let settings = self.0.settings.load();
+        let set_up = SetUp {
+            known: self.0.facts.load_full(),
+            ids: &self.0.ids,
+            init_query: settings.pool.init_query.as_deref().unwrap_or_default(),
+            id: self.0.next_id.fetch_add(1, Ordering::Relaxed),
+        };
+        let connection = setup::set_up(logged_in, set_up).await?;
+        self.remember(key, collation, &connection, read_at);
+        Ok(connection)
+    }
+
+    fn params(&self, key: &PoolKey, secret: Secret, collation: u8) -> LoginParams {
+        let settings = self.0.settings.load();
+        let attribute = (Bytes::from_static(b"program_name"), Bytes::from_static(b"sidepool"));
+        LoginParams {
+            user: Bytes::copy_from_slice(key.credentials().user()),
+            secret,
+            database: None,
+            collation,
+            wanted: key.bits().capabilities(),
+            attributes: vec![attribute],
+            tls: self.0.tls.clone(),
+            timeout: settings.backend.connect_timeout,
+            allow_public_key_retrieval: settings.backend.allow_public_key_retrieval,
+            proof: ProofDemand::Required,
+        }
+    }
+
+    fn remember(
+        &self,
+        key: &PoolKey,
+        collation: u8,
+        connection: &BackendConnection,
+        read_at: Instant,
+    ) {
+        let account_id = key.credentials().account_id();
+        let key = BaselineKey { account_id, collation, bits: key.bits() };
+        self.0.baselines.insert(key, connection.state.clone(), read_at);
+        self.0.virtuals.store(Arc::clone(connection.virtuals()));
+        self.0.facts.store(Some(Arc::clone(connection.facts())));
+        let limits = connection.limits();
+        self.0.limits.send_if_modified(|known| {
+            let changed = known != limits;
+            known.clone_from(limits);
+            changed
+        });
+    }
+
+    fn connect_timeout(&self) -> Duration {
+        self.0.settings.load().backend.connect_timeout
+    }
+}
+
+impl Connector for Dialer {
+    type Conn = BackendConnection;
+    type Key = PoolKey;
+    type Error = DialError;
+
+    /// Tries each known secret until one is not denied: two are known while a password changes.
+    async fn connect(&self, key: &PoolKey) -> Result<BackendConnection, DialError> {
+        let mut last = DialError::NoSecret;
+        for secret in key.credentials().secrets() {
+            match self.log_in(key, secret, DEFAULT_COLLATION).await {
+                Err(error) if error.denial() == Some(Denial::Credentials) => last = error,
+                other => return other,
+            }
+        }
+        Err(last)
+    }
+
+    fn is_full(error: &DialError) -> bool {
+        matches!(error, DialError::Login(error) if error.is_full())
+    }
+
+    fn is_denied(error: &DialError) -> bool {
+        matches!(error.denial(), Some(Denial::Credentials | Denial::Account))
+    }
+}

@@ -1,0 +1,76 @@
+//! What is known of one database server: version, variables, limits.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::state::{Catalog, Family, StateIds, StateStore};
+use crate::protocol::capability::Capabilities;
+
+/// What a server's greeting shows before anybody has logged in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Greeted {
+    /// The version string, as clients are greeted with it.
+    pub version: Box<str>,
+    /// What the server can do.
+    pub capabilities: Capabilities,
+    /// Its default collation's id.
+    pub collation: u8,
+    /// Status flags of a fresh connection (autocommit).
+    pub status: u16,
+}
+
+impl Greeted {
+    /// Which family of servers it is.
+    pub fn family(&self) -> Family {
+        Family::of_version(&self.version)
+    }
+}
+
+/// What is learnt of a server by its first login.
+#[derive(Debug)]
+pub struct ServerFacts {
+    /// Its greeting.
+    pub greeted: Greeted,
+    /// Its session variables.
+    pub catalog: Arc<Catalog>,
+    /// The states of its connections and sessions.
+    pub store: StateStore,
+    /// Whether it has session trackers; without them every session is pinned.
+    pub trackers: bool,
+}
+
+impl ServerFacts {
+    /// The facts of a server with these variables.
+    pub fn new(greeted: Greeted, catalog: Catalog, ids: StateIds, trackers: bool) -> Self {
+        let catalog = Arc::new(catalog);
+        let store = StateStore::new(Arc::clone(&catalog), ids);
+        Self { greeted, catalog, store, trackers }
+    }
+}
+
+/// Values of the server that a login shows and that may change between logins.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ServerLimits {
+    /// `@@max_connections`
+    pub max_connections: Option<u64>,
+    /// `@@wait_timeout` of this connection.
+    pub wait_timeout: Option<Duration>,
+}
+
+/// The session's virtual variables as a fresh connection has them, in the order of
+/// [`VIRTUALS_SQL`](super::connection::VIRTUALS_SQL); `None` where the server lacks the variable.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Virtuals {
+    /// `session_track_system_variables`
+    pub track_system_variables: Option<Box<str>>,
+    /// `session_track_schema`
+    pub track_schema: Option<Box<str>>,
+    /// `session_track_state_change`
+    pub track_state_change: Option<Box<str>>,
+    /// `session_track_transaction_info`
+    pub track_transaction_info: Option<Box<str>>,
+    /// `wait_timeout`
+    pub wait_timeout: Option<Box<str>>,
+    /// `interactive_timeout`
+    pub interactive_timeout: Option<Box<str>>,
+}

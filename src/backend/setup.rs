@@ -1,0 +1,236 @@
+//! From a login to a usable backend connection: trackers on, `init_query` run, first state read.
+//!
+//! The first connection to a server also learns its session variables. Everything that need not wait
+//! for an earlier answer goes out in one write.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::connection::{
+    BackendConnection, Found, Identity, RawConnection, StatementError, decode_reading, put_command,
+    put_query,
+};
+use super::facts::{Greeted, ServerFacts, ServerLimits, Virtuals};
+use super::login::LoggedIn;
+use super::state::{Catalog, SchemaColumn, State, StateIds};
+use crate::protocol::capability::Capabilities;
+use crate::protocol::command::Command;
+use crate::protocol::handshake::Greeting;
+use crate::protocol::reply::StatusFlags;
+use crate::relay::Conn;
+use crate::relay::own::{OwnError, OwnResultSet, read_own_ok, read_own_result_set};
+
+/// Bytes of the list of a server's variables.
+const DISCOVERY_MAX: usize = 4 << 20;
+
+/// The limits and the virtual variables, as a fresh connection has them; the trackers last.
+const LIMITS_SQL: &str = "SELECT @@wait_timeout,@@interactive_timeout,@@max_connections";
+const TRACKERS_SQL: &str = ",@@session_track_system_variables,@@session_track_schema,\
+     @@session_track_state_change,@@session_track_transaction_info";
+
+/// What setting up needs besides the connection.
+#[derive(Debug)]
+pub(super) struct SetUp<'a> {
+    /// The facts of the same server, if they are known already.
+    pub known: Option<Arc<ServerFacts>>,
+    /// Where ids of states come from.
+    pub ids: &'a StateIds,
+    /// `pool.init_query`; empty: none.
+    pub init_query: &'a str,
+    /// The connection's process-wide id.
+    pub id: u64,
+}
+
+/// Sets a connection up. Not cancel-safe.
+///
+/// # Errors
+/// [`StatementError`]; the connection is closed then.
+pub(super) async fn set_up(
+    logged_in: LoggedIn,
+    set_up: SetUp<'_>,
+) -> Result<BackendConnection, StatementError> {
+    let greeting = logged_in.greeting;
+    let identity = Identity::new(set_up.id, greeting.connection_id, logged_in.capabilities);
+    let mut conn = Conn::new(logged_in.stream);
+    conn.input = logged_in.read_buffer;
+    let status = StatusFlags(logged_in.status);
+    let mut raw = RawConnection { conn, identity, status };
+    let facts = match set_up.known.filter(|facts| *facts.greeted.version == *version(&greeting)) {
+        Some(facts) => facts,
+        None => Arc::new(discover(&mut raw, &greeting, set_up.ids.clone()).await?),
+    };
+    let found = first_state(&mut raw, &facts, set_up.init_query).await?;
+    raw.conn.release();
+    Ok(BackendConnection::new(raw, facts, found))
+}
+
+/// What a greeting shows.
+pub fn greeted(greeting: &Greeting) -> Greeted {
+    Greeted {
+        version: version(greeting).into(),
+        capabilities: greeting.capabilities,
+        collation: greeting.collation,
+        status: greeting.status,
+    }
+}
+
+fn version(greeting: &Greeting) -> String {
+    String::from_utf8_lossy(&greeting.server_version).into_owned()
+}
+
+impl RawConnection {
+    fn query(&mut self, sql: &[u8]) {
+        put_query(&mut self.conn.output, self.identity.has_query_attributes(), sql);
+    }
+
+    async fn rows(&mut self, max: usize) -> Result<OwnResultSet, StatementError> {
+        Ok(read_own_result_set(&mut self.conn, self.identity.framing(), max).await?)
+    }
+
+    async fn ok(&mut self) -> Result<(), StatementError> {
+        let answer = read_own_ok(&mut self.conn, self.identity.framing()).await?;
+        self.status = answer.status.unwrap_or(self.status);
+        Ok(())
+    }
+}
+
+/// Learns the server's session variables.
+async fn discover(
+    raw: &mut RawConnection,
+    greeting: &Greeting,
+    ids: StateIds,
+) -> Result<ServerFacts, StatementError> {
+    let version = version(greeting);
+    let mut catalog = Catalog::builtin(&version);
+    for discovery in Catalog::discovery_sql(&version) {
+        raw.query(discovery.sql.as_bytes());
+        raw.conn.send().await?;
+        match raw.rows(DISCOVERY_MAX).await {
+            Ok(set) => {
+                let names = set.rows.iter().filter_map(|row| row.first()?.as_deref());
+                if let Some(found) = Catalog::from_rows(&version, *discovery, names) {
+                    catalog = found;
+                    break;
+                }
+            }
+            // No privilege, or no such table: the next way.
+            Err(StatementError::Own(OwnError::Server(_))) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let catalog = readable(raw, catalog).await?;
+    let trackers = raw.identity.framing().session_track;
+    Ok(ServerFacts::new(greeted(greeting), catalog, ids, trackers))
+}
+
+/// The catalog without the variables that cannot be read after all.
+async fn readable(
+    raw: &mut RawConnection,
+    mut catalog: Catalog,
+) -> Result<Catalog, StatementError> {
+    const UNKNOWN_SYSTEM_VARIABLE: u16 = 1193;
+    loop {
+        raw.query(catalog.read_all_sql(SchemaColumn::Omit).sql());
+        raw.conn.send().await?;
+        match raw.rows(DISCOVERY_MAX).await {
+            Ok(_) => return Ok(catalog),
+            Err(StatementError::Own(OwnError::Server(error)))
+                if error.code == UNKNOWN_SYSTEM_VARIABLE =>
+            {
+                let message = String::from_utf8_lossy(&error.message).into_owned();
+                let name = message.split('\'').nth(1).unwrap_or_default();
+                let smaller = catalog.without(name);
+                if smaller.len() == catalog.len() {
+                    return Err(OwnError::Server(error).into());
+                }
+                catalog = smaller;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Switches the trackers on, runs `init_query` and reads the state that follows.
+async fn first_state(
+    raw: &mut RawConnection,
+    facts: &ServerFacts,
+    init_query: &str,
+) -> Result<Found, StatementError> {
+    let trackers = if facts.trackers { TRACKERS_SQL } else { "" };
+    raw.query(format!("{LIMITS_SQL}{trackers}").as_bytes());
+    if facts.trackers {
+        raw.query(facts.catalog.setup_sql().as_bytes());
+    }
+    let read_all = facts.catalog.read_all_sql(SchemaColumn::Include);
+    if init_query.is_empty() {
+        raw.query(read_all.sql());
+    }
+    raw.conn.send().await?;
+    let (limits, virtuals) = limits_of(&raw.rows(DISCOVERY_MAX).await?)?;
+    if facts.trackers {
+        raw.ok().await?;
+    }
+    if !init_query.is_empty() {
+        run_init_query(raw, init_query).await?;
+        raw.query(read_all.sql());
+        raw.conn.send().await?;
+    }
+    let reading = decode_reading(&raw.rows(DISCOVERY_MAX).await?, &read_all)?;
+    let state: State = facts.store.from_reading(&reading).ok_or(StatementError::NoRow)?;
+    Ok(Found { state, virtuals: Arc::new(virtuals), limits })
+}
+
+/// Runs the operator's statements, several as they may be, and drops their answers.
+async fn run_init_query(raw: &mut RawConnection, init_query: &str) -> Result<(), StatementError> {
+    const MULTI_STATEMENTS_ON: [u8; 2] = [0, 0];
+    const MULTI_STATEMENTS_OFF: [u8; 2] = [1, 0];
+    let option = !raw.identity.allows_multi_statements();
+    if option {
+        put_command(&mut raw.conn.output, Command::SetOption, &MULTI_STATEMENTS_ON);
+    }
+    raw.query(init_query.as_bytes());
+    if option {
+        put_command(&mut raw.conn.output, Command::SetOption, &MULTI_STATEMENTS_OFF);
+    }
+    raw.conn.send().await?;
+    if option {
+        raw.ok().await?;
+    }
+    // One answer for each statement; those with rows are read in the same way.
+    raw.rows(DISCOVERY_MAX).await?;
+    if option {
+        raw.ok().await?;
+    }
+    Ok(())
+}
+
+fn limits_of(set: &OwnResultSet) -> Result<(ServerLimits, Virtuals), StatementError> {
+    let row = set.rows.first().ok_or(StatementError::NoRow)?;
+    let text = |at: usize| -> Option<Box<str>> {
+        let value: &Bytes = row.get(at)?.as_ref()?;
+        Some(String::from_utf8_lossy(value).into())
+    };
+    let number = |at: usize| -> Option<u64> { text(at)?.parse().ok() };
+    let limits = ServerLimits {
+        max_connections: number(2),
+        wait_timeout: number(0).map(Duration::from_secs),
+    };
+    let virtuals = Virtuals {
+        wait_timeout: text(0),
+        interactive_timeout: text(1),
+        track_system_variables: text(3),
+        track_schema: text(4),
+        track_state_change: text(5),
+        track_transaction_info: text(6),
+    };
+    Ok((limits, virtuals))
+}
+
+impl Identity {
+    /// Whether the connection takes several statements in one `COM_QUERY`.
+    const fn allows_multi_statements(&self) -> bool {
+        self.capabilities().contains(Capabilities::MULTI_STATEMENTS)
+    }
+}

@@ -1,0 +1,290 @@
+//! One backend server as sessions see it: its pool, and what is known of it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::connection::{BackendConnection, StatementError};
+use super::dialer::{BaselineKey, DialError, Dialer};
+use super::facts::ServerLimits;
+use super::key::PoolKey;
+use super::state::{KnownTransitions, State};
+use crate::config::{Live, PoolSettings};
+use crate::pool::{BorrowError, Connector, Events, Limits, Pool};
+use crate::protocol::auth::Secret;
+use crate::protocol::command::Command;
+use crate::relay::ErrorInfo;
+use crate::relay::own::OwnError;
+
+/// Plain `SET`s whose effect is remembered, per backend.
+const TRANSITIONS: usize = 4096;
+/// Databases that were selected with success and need not be tried again at the next login.
+const DATABASES: usize = 4096;
+/// Pause between two attempts to learn a server's greeting.
+const GREET_EVERY: Duration = Duration::from_secs(1);
+/// Connections until the server has said how many it allows.
+const UNTIL_KNOWN: usize = 4;
+
+/// A borrow that failed.
+pub type TargetError = BorrowError<DialError>;
+
+/// One backend server. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Target(Arc<Inner>);
+
+struct Inner {
+    dialer: Dialer,
+    pool: Pool<Dialer>,
+    settings: Arc<Live>,
+    transitions: KnownTransitions,
+    databases: Mutex<HashMap<DatabaseKey, KnownDatabase>>,
+}
+
+type DatabaseKey = (u64, Bytes);
+
+#[derive(Debug, Clone)]
+struct KnownDatabase {
+    /// The name as the server knows it, which may differ in case.
+    name: Bytes,
+    seen: Instant,
+}
+
+/// Why a database cannot be selected.
+#[derive(Debug, thiserror::Error)]
+pub enum DatabaseError {
+    /// The server refuses it.
+    #[error("{0}")]
+    Refused(ErrorInfo),
+    /// No backend connection could be had to ask.
+    #[error(transparent)]
+    Borrow(#[from] TargetError),
+    /// The backend connection failed while it was asked.
+    #[error(transparent)]
+    Statement(StatementError),
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Target").field("address", self.dialer.address()).finish_non_exhaustive()
+    }
+}
+
+impl Target {
+    /// A target without any connection. Must be called within a runtime.
+    pub fn new(dialer: Dialer, settings: Arc<Live>, events: Arc<dyn Events>) -> Self {
+        let limits = {
+            let now = settings.load();
+            limits(&now.pool, now.backend.max_dials, &ServerLimits::default())
+        };
+        let pool = Pool::new(dialer.clone(), limits, events);
+        Self(Arc::new(Inner {
+            dialer,
+            pool,
+            settings,
+            transitions: KnownTransitions::new(TRANSITIONS),
+            databases: Mutex::new(HashMap::new()),
+        }))
+    }
+
+    /// Opens connections and knows the server.
+    pub fn dialer(&self) -> &Dialer {
+        &self.0.dialer
+    }
+
+    /// The pool.
+    pub fn pool(&self) -> &Pool<Dialer> {
+        &self.0.pool
+    }
+
+    /// Effects of plain `SET`s that are known already.
+    pub fn transitions(&self) -> &KnownTransitions {
+        &self.0.transitions
+    }
+
+    /// Proves a secret by a real login, which then joins the pool.
+    ///
+    /// # Errors
+    /// [`BorrowError::Connect`] with what the server said. Cancel safe: a begun login is finished.
+    pub async fn prove(
+        &self,
+        key: &PoolKey,
+        secret: Secret,
+        collation: u8,
+    ) -> Result<(), TargetError> {
+        let dial = {
+            let (dialer, key) = (self.0.dialer.clone(), key.clone());
+            async move { dialer.log_in(&key, secret, collation).await }
+        };
+        self.0.pool.open(key, dial, self.borrow_timeout()).await
+    }
+
+    /// The state that a real login with that account, charset and capabilities shows. Read by one,
+    /// at most `auth.recheck` ago.
+    ///
+    /// # Errors
+    /// As [`prove`](Self::prove).
+    pub async fn first_state(&self, key: &PoolKey, collation: u8) -> Result<State, TargetError> {
+        let account_id = key.credentials().account_id();
+        let baseline = BaselineKey { account_id, collation, bits: key.bits() };
+        let recheck = self.0.settings.load().auth.recheck;
+        if let Some(state) = self.0.dialer.baselines().get(&baseline, Instant::now(), recheck) {
+            return Ok(state);
+        }
+        let mut last = DialError::NoSecret;
+        for secret in key.credentials().secrets() {
+            let began = Instant::now();
+            match self.prove(key, secret, collation).await {
+                Ok(()) => {
+                    let age = began.elapsed();
+                    if let Some(state) = self.0.dialer.baselines().get(&baseline, Instant::now(), age) {
+                        return Ok(state);
+                    }
+                }
+                Err(BorrowError::Connect(error)) if Dialer::is_denied(&error) => {
+                    last = DialError::NoSecret;
+                    drop(error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(BorrowError::Connect(Arc::new(last)))
+    }
+
+    /// `state` in that database, if the server lets the account select it.
+    ///
+    /// # Errors
+    /// [`DatabaseError`].
+    pub async fn select_database(
+        &self,
+        key: &PoolKey,
+        state: &State,
+        database: &Bytes,
+    ) -> Result<State, DatabaseError> {
+        let known = (key.credentials().account_id(), database.clone());
+        let recheck = self.0.settings.load().auth.recheck;
+        if let Some(found) = self.0.databases.lock().get(&known)
+            && found.seen.elapsed() <= recheck
+        {
+            return Ok(state.with_schema(Some(&found.name)));
+        }
+        let mut lease = self.0.pool.borrow(key, state, self.borrow_timeout()).await?;
+        let selected = init_db(&mut lease, database).await;
+        match selected {
+            Ok(name) => {
+                lease.state = lease.state.with_schema(Some(&name));
+                lease.give_back();
+                self.remember_database(known, name.clone());
+                Ok(state.with_schema(Some(&name)))
+            }
+            Err(StatementError::Own(OwnError::Server(error))) => {
+                lease.give_back();
+                Err(DatabaseError::Refused(error))
+            }
+            Err(error) => {
+                lease.retire(crate::reason::RetireReason::Broken);
+                Err(DatabaseError::Statement(error))
+            }
+        }
+    }
+
+    fn remember_database(&self, key: DatabaseKey, name: Bytes) {
+        let mut databases = self.0.databases.lock();
+        if databases.len() >= DATABASES {
+            databases.clear();
+        }
+        databases.insert(key, KnownDatabase { name, seen: Instant::now() });
+    }
+
+    fn borrow_timeout(&self) -> Duration {
+        self.0.settings.load().pool.borrow_timeout
+    }
+
+    /// Re-reads the settings' limits.
+    pub fn apply_settings(&self) {
+        let now = self.0.settings.load();
+        let server = self.0.dialer.limits().borrow().clone();
+        self.0.pool.set_limits(limits(&now.pool, now.backend.max_dials, &server));
+    }
+
+    /// Keeps the pool in order until `shutdown`: learns the greeting, follows the server's limits,
+    /// retires what is too old.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let maintain = self.0.pool.clone().maintain(shutdown.clone());
+        let follow = async {
+            tokio::select! {
+                () = shutdown.cancelled() => {}
+                () = self.follow_limits() => {}
+            }
+        };
+        let greet = async {
+            tokio::select! {
+                () = shutdown.cancelled() => {}
+                () = self.learn_greeting() => {}
+            }
+        };
+        tokio::join!(maintain, follow, greet);
+    }
+
+    async fn follow_limits(&self) {
+        let mut limits = self.0.dialer.limits();
+        while limits.changed().await.is_ok() {
+            self.apply_settings();
+        }
+    }
+
+    /// Tries until the server has greeted once. What it greets with later, logins show.
+    async fn learn_greeting(&self) {
+        let mut said = false;
+        loop {
+            // In a task of its own: dropped half-way it would count to max_connect_errors.
+            let dialer = self.0.dialer.clone();
+            match tokio::spawn(async move { dialer.greet().await }).await {
+                Ok(Ok(greeted)) => {
+                    let address = self.0.dialer.address();
+                    info!(backend = %address, version = %greeted.version, "backend reached");
+                    return;
+                }
+                Ok(Err(error)) if !said => {
+                    let address = self.0.dialer.address();
+                    warn!(backend = %address, %error, "backend not reached; trying on");
+                    said = true;
+                }
+                _ => {}
+            }
+            tokio::time::sleep(GREET_EVERY).await;
+        }
+    }
+}
+
+/// Selects a database; its name as the server knows it.
+async fn init_db(
+    connection: &mut BackendConnection,
+    database: &[u8],
+) -> Result<Bytes, StatementError> {
+    connection.put_command(Command::InitDb, database);
+    connection.send().await?;
+    let answer = connection.read_ok().await?;
+    Ok(Bytes::copy_from_slice(answer.trackers.schema().unwrap_or(database)))
+}
+
+fn limits(settings: &PoolSettings, max_dials: usize, server: &ServerLimits) -> Limits {
+    let percent = |of: usize, percent: u8| of * usize::from(percent) / 100;
+    let max_connections = match (settings.max_connections, server.max_connections) {
+        (0, Some(server)) => percent(server as usize, settings.max_connections_percent),
+        (0, None) => UNTIL_KNOWN,
+        (set, _) => set,
+    };
+    Limits {
+        max_connections: max_connections.max(1),
+        max_idle: percent(max_connections, settings.max_idle_percent),
+        min_idle: settings.min_idle,
+        idle_timeout: settings.idle_timeout,
+        max_lifetime: settings.max_lifetime,
+        max_dials,
+    }
+}

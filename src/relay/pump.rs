@@ -1,0 +1,277 @@
+//! The other direction: a client's large command, or its local file, streamed to the backend.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Buf;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+
+use super::conn::Conn;
+use crate::protocol::packet::{HEADER_LEN, Header, MAX_PAYLOAD};
+use crate::protocol::reply::{EOF, OK};
+
+/// Bytes a backend may send while it is being sent to.
+const EARLY_MAX: usize = 64 * 1024;
+
+/// What [`upload`] moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Uploaded {
+    /// Sequence id of the answer's first packet.
+    pub next_seq: u8,
+    /// Bytes of the command, headers included.
+    pub bytes: u64,
+}
+
+/// Why a command was not uploaded to its end. The backend has got a part of it and is of no more use.
+#[derive(Debug, thiserror::Error)]
+pub enum UploadError {
+    /// The client went away.
+    #[error("client went away within its command")]
+    ClientGone(#[source] io::Error),
+    /// The backend went away without a word.
+    #[error("backend went away within the command")]
+    BackendGone(#[source] Option<io::Error>),
+    /// The backend answered before it had the whole command: an own command failed, or it refuses the
+    /// client's (too large). What it said is in its input: [`super::relay`] takes it from there. The
+    /// client has the rest of its command still to send and is of no more use after that.
+    #[error("backend answered before it had the whole command")]
+    Answered,
+}
+
+/// Streams one command (one logical packet, of any size) from the front of the client's input, and from
+/// its stream, to the backend. What is in `backend.output`, `own` commands of Sidepool's, is written in
+/// front of it. Memory is bounded. While it goes on, the backend is listened to.
+///
+/// Not cancel-safe: dropped half-way, both connections are of no more use.
+///
+/// # Errors
+/// [`UploadError`].
+pub async fn upload<C, B>(
+    client: &mut Conn<C>,
+    backend: &mut Conn<B>,
+    own: u16,
+) -> Result<Uploaded, UploadError>
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+    B: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut pump = Pump::command();
+    let result = pump
+        .run(client, backend, |input| answers_early(input, own))
+        .await;
+    match result {
+        Ok(()) => Ok(Uploaded {
+            next_seq: pump.next_seq(),
+            bytes: pump.bytes,
+        }),
+        Err(Stop::ClientGone(error)) => Err(UploadError::ClientGone(error)),
+        Err(Stop::BackendGone(_)) if answers_early(&backend.input, own) => {
+            Err(UploadError::Answered)
+        }
+        Err(Stop::BackendGone(cause)) => Err(UploadError::BackendGone(cause)),
+        Err(Stop::Early) => Err(UploadError::Answered),
+    }
+}
+
+/// Whether there is more in `input` than the OK answers to `own` commands, or less good news.
+fn answers_early(input: &[u8], own: u16) -> bool {
+    let mut rest = input;
+    for _ in 0..own {
+        let Some(header) = Header::peek(rest) else {
+            return false;
+        };
+        match rest.get(HEADER_LEN) {
+            Some(&(OK | EOF)) => {}
+            Some(_) => return true,
+            None => return false,
+        }
+        let Some(behind) = rest.get(HEADER_LEN + header.len..) else {
+            return false;
+        };
+        rest = behind;
+    }
+    !rest.is_empty()
+}
+
+/// Why a pump stopped before its end.
+pub(super) enum Stop {
+    ClientGone(io::Error),
+    BackendGone(Option<io::Error>),
+    /// What the backend said meanwhile ends it.
+    Early,
+}
+
+/// What a pump moves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Load {
+    /// One logical packet.
+    Command,
+    /// Packets up to an empty one.
+    File,
+}
+
+/// Moves whole packets from the client to the backend, as they come.
+#[derive(Debug)]
+pub(super) struct Pump {
+    load: Load,
+    /// Taken from the client's sequence ids.
+    shift: u8,
+    /// Bytes of the current packet still to come.
+    passing: usize,
+    /// Whether the next packet continues the one before it.
+    continued: bool,
+    /// Whether the current packet is the last.
+    last: bool,
+    /// Sequence id the other side uses next.
+    next_seq: u8,
+    bytes: u64,
+}
+
+impl Pump {
+    const fn command() -> Self {
+        Self::new(Load::Command, 0)
+    }
+
+    /// A file for a backend whose sequence ids are `shift` behind the client's.
+    pub(super) const fn file(shift: u8) -> Self {
+        Self::new(Load::File, shift)
+    }
+
+    const fn new(load: Load, shift: u8) -> Self {
+        Self {
+            load,
+            shift,
+            passing: 0,
+            continued: false,
+            last: false,
+            next_seq: 0,
+            bytes: 0,
+        }
+    }
+
+    /// The backend's sequence id behind the last packet.
+    pub(super) const fn next_seq(&self) -> u8 {
+        self.next_seq
+    }
+
+    /// Moves everything. `early` judges what the backend has sent meanwhile.
+    pub(super) async fn run<C, B>(
+        &mut self,
+        client: &mut Conn<C>,
+        backend: &mut Conn<B>,
+        early: impl Fn(&[u8]) -> bool,
+    ) -> Result<(), Stop>
+    where
+        C: AsyncRead + Unpin,
+        B: AsyncRead + AsyncWrite + Unpin,
+    {
+        loop {
+            let moved = self.scan(&mut client.input);
+            self.bytes += moved as u64;
+            // Own commands in front go out together with the first piece.
+            backend.output.extend_from_slice(&client.input[..moved]);
+            client.input.advance(moved);
+            write_listening(backend, &early).await?;
+            if self.last && self.passing == 0 {
+                return Ok(());
+            }
+            let read = poll_fn(|cx| {
+                if let Poll::Ready(read) = client.poll_read_more(cx) {
+                    return Poll::Ready(match read {
+                        Ok(0) => Err(Stop::ClientGone(io::ErrorKind::UnexpectedEof.into())),
+                        Ok(_) => Ok(()),
+                        Err(error) => Err(Stop::ClientGone(error)),
+                    });
+                }
+                listen(backend, cx, &early).map(Err)
+            });
+            read.await?;
+        }
+    }
+
+    /// Bytes at the front of `input` that belong to the load; their sequence ids are made the backend's.
+    fn scan(&mut self, input: &mut [u8]) -> usize {
+        let mut at = self.passing.min(input.len());
+        self.passing -= at;
+        while self.passing == 0 && !self.last {
+            let Some(header) = input.get(at..).and_then(Header::peek) else {
+                break;
+            };
+            let seq = header.seq.wrapping_sub(self.shift);
+            input[at + HEADER_LEN - 1] = seq;
+            self.next_seq = seq.wrapping_add(1);
+            self.last = match self.load {
+                Load::Command => header.len < MAX_PAYLOAD,
+                // An empty packet that completes one of 16 MB does not end the file.
+                Load::File => header.len == 0 && !self.continued,
+            };
+            self.continued = header.len == MAX_PAYLOAD;
+            at += HEADER_LEN;
+            let have = header.len.min(input.len() - at);
+            at += have;
+            self.passing = header.len - have;
+        }
+        at
+    }
+}
+
+/// Writes the backend's output, listening to it while it does not take any.
+async fn write_listening<B>(
+    backend: &mut Conn<B>,
+    early: &impl Fn(&[u8]) -> bool,
+) -> Result<(), Stop>
+where
+    B: AsyncRead + AsyncWrite + Unpin,
+{
+    while !backend.output.is_empty() {
+        let written = poll_fn(|cx| {
+            match Pin::new(&mut backend.stream).poll_write(cx, &backend.output) {
+                Poll::Ready(Ok(0)) => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(written) => Poll::Ready(written),
+                Poll::Pending => return listen(backend, cx, early).map(Err),
+            }
+            .map_err(|error| Stop::BackendGone(Some(error)))
+        })
+        .await;
+        match written {
+            Ok(written) => backend.output.advance(written),
+            Err(stop) => return Err(last_words(backend, stop).await),
+        }
+    }
+    if let Err(error) = backend.stream.flush().await {
+        return Err(last_words(backend, Stop::BackendGone(Some(error))).await);
+    }
+    Ok(())
+}
+
+/// Looks at what the backend says. Ready when that ends the pump.
+fn listen<B: AsyncRead + Unpin>(
+    backend: &mut Conn<B>,
+    cx: &mut Context<'_>,
+    early: &impl Fn(&[u8]) -> bool,
+) -> Poll<Stop> {
+    while backend.input.len() < EARLY_MAX {
+        match backend.poll_read_more(cx) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(Ok(0)) => return Poll::Ready(Stop::BackendGone(None)),
+            Poll::Ready(Err(error)) => return Poll::Ready(Stop::BackendGone(Some(error))),
+            Poll::Ready(Ok(_)) if early(&backend.input) => return Poll::Ready(Stop::Early),
+            Poll::Ready(Ok(_)) => {}
+        }
+    }
+    Poll::Pending
+}
+
+/// A backend that takes no more bytes may have said why: takes what is there to be read.
+async fn last_words<B: AsyncRead + Unpin>(backend: &mut Conn<B>, stop: Stop) -> Stop {
+    poll_fn(|cx| {
+        while backend.input.len() < EARLY_MAX
+            && matches!(backend.poll_read_more(cx), Poll::Ready(Ok(1..)))
+        {}
+        Poll::Ready(())
+    })
+    .await;
+    stop
+}

@@ -1,0 +1,70 @@
+//! What sessions share, and what a login hands to its session.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio_util::sync::CancellationToken;
+
+use super::directory::{Directory, Identity};
+use super::scan::Scanner;
+use crate::backend::key::PoolKey;
+use crate::backend::state::State;
+use crate::backend::target::Target;
+use crate::config::Live;
+use crate::metrics::Metrics;
+use crate::protocol::capability::Capabilities;
+use crate::relay::{Conn, ErrorInfo};
+
+/// What all sessions of one listener share.
+pub struct SessionContext {
+    /// The settings; live ones are read when they are needed, never kept.
+    pub settings: Arc<Live>,
+    /// Where everything is counted.
+    pub metrics: Metrics,
+    /// The backend that serves the sessions.
+    pub target: Target,
+    /// Who is connected.
+    pub directory: Arc<Directory>,
+    /// Reads statements.
+    pub scanner: Scanner,
+    /// Cancelled when the drain begins: idle clients are sent away, transactions may end.
+    pub drain: CancellationToken,
+    /// Sent a message whenever live settings changed, so that waiting sessions look at them again.
+    pub reloaded: tokio::sync::watch::Receiver<u64>,
+    /// Logs clients in again for `COM_CHANGE_USER`.
+    pub readmission: Arc<dyn Readmission>,
+}
+
+/// What the connection phase found out about a client and its session.
+#[derive(Debug, Clone)]
+pub struct Login {
+    /// Whose backend connections the session borrows.
+    pub key: PoolKey,
+    /// What was negotiated with the client.
+    pub capabilities: Capabilities,
+    /// The state that a real login shows, without a database; see [`Target::first_state`].
+    pub first: State,
+    /// The same in the database that the client asked for.
+    pub state: State,
+    /// Who the client is.
+    pub identity: Identity,
+}
+
+/// A future in a box.
+pub type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Logs a connected client in again.
+pub trait Readmission: Send + Sync {
+    /// Carries out a `COM_CHANGE_USER`: the exchange on `client`, the proof, the first state and the
+    /// database. `payload` is the command without its first byte, `seq` its packet's sequence id.
+    /// The final OK or ERR is left to the session; with it comes the sequence id that it must have.
+    fn change_user<'a>(
+        &'a self,
+        client: &'a mut Conn,
+        current: &'a Login,
+        payload: Bytes,
+        seq: u8,
+    ) -> Boxed<'a, (u8, Result<Login, ErrorInfo>)>;
+}

@@ -1,0 +1,348 @@
+//! Who is connected: one small shared entry per client, for lists, kills and revoked accounts.
+//!
+//! A session writes its own entry with plain atomics and never waits for a reader; readers copy
+//! what they see. An entry leaves the directory when its [`Registration`] is dropped.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::reason::{CloseReason, PinReason};
+
+/// The first client id. Servers count from 1, so ids of Sidepool never meet theirs (hazard 16).
+pub const FIRST_ID: u32 = 1 << 31;
+
+/// All connected clients.
+#[derive(Debug)]
+pub struct Directory {
+    next_id: AtomicU32,
+    clients: Mutex<HashMap<u32, Arc<Entry>>>,
+    started: Instant,
+}
+
+/// What a session is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Activity {
+    /// Waiting for the client's next command, holding nothing.
+    Idle,
+    /// Waiting for a backend connection.
+    Waiting,
+    /// A command is being answered.
+    Active,
+    /// Waiting for the client inside a transaction.
+    InTransaction,
+    /// Waiting for the client, pinned.
+    Pinned,
+}
+
+impl Activity {
+    /// The word in lists and JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Waiting => "waiting",
+            Self::Active => "active",
+            Self::InTransaction => "in_transaction",
+            Self::Pinned => "pinned",
+        }
+    }
+
+    const fn from_u8(value: u8) -> Self {
+        match value {
+            0 => Self::Idle,
+            1 => Self::Waiting,
+            2 => Self::Active,
+            3 => Self::InTransaction,
+            _ => Self::Pinned,
+        }
+    }
+}
+
+/// Who a client is; fixed at login.
+#[derive(Debug, Clone, Default)]
+pub struct Identity {
+    /// The account's user name, bytes as sent.
+    pub user: Bytes,
+    /// The attribute `program_name`, if sent.
+    pub program_name: Option<Bytes>,
+    /// Where the client is: an address, or `unix`.
+    pub source: String,
+    /// Whether the client speaks TLS.
+    pub tls: bool,
+    /// The account's id, unique for the process.
+    pub account_id: u64,
+}
+
+/// One client, as others see it.
+#[derive(Debug)]
+pub struct Entry {
+    id: u32,
+    connected: Instant,
+    origin: Instant,
+    identity: Mutex<Arc<Identity>>,
+    database: Mutex<Option<Bytes>>,
+    activity: AtomicU8,
+    /// `PinReason::index` + 1 of the first reason that stands; 0: not pinned.
+    pin: AtomicU8,
+    commands: AtomicU64,
+    last_activity_millis: AtomicU64,
+    backend_thread: AtomicU64,
+    end: EndSignal,
+}
+
+#[derive(Debug, Default)]
+struct EndSignal {
+    /// `CloseReason::index` + 1; 0: nobody asked.
+    reason: AtomicU8,
+    notify: Notify,
+}
+
+/// A copy of one entry.
+#[derive(Debug, Clone)]
+pub struct ClientView {
+    /// The id the client was greeted with.
+    pub id: u32,
+    /// Who it is.
+    pub identity: Arc<Identity>,
+    /// The session's database.
+    pub database: Option<Bytes>,
+    /// What it is doing.
+    pub activity: Activity,
+    /// The first reason for which it is pinned.
+    pub pin: Option<PinReason>,
+    /// Commands so far.
+    pub commands: u64,
+    /// Time since it connected.
+    pub age: Duration,
+    /// Time since its last command began or ended.
+    pub idle: Duration,
+    /// The server's thread id of the backend connection it holds.
+    pub backend_thread: Option<u64>,
+}
+
+impl Default for Directory {
+    fn default() -> Self {
+        Self {
+            next_id: AtomicU32::new(FIRST_ID),
+            clients: Mutex::new(HashMap::new()),
+            started: Instant::now(),
+        }
+    }
+}
+
+impl Directory {
+    /// A fresh id for a client about to be greeted. Wraps within the upper half of 32 bits.
+    pub fn next_id(&self) -> u32 {
+        self.next_id.fetch_add(1, Ordering::Relaxed) | FIRST_ID
+    }
+
+    /// Enters a client; it is listed until the returned registration is dropped.
+    pub fn register(self: &Arc<Self>, id: u32, identity: Identity) -> Registration {
+        let entry = Arc::new(Entry {
+            id,
+            connected: Instant::now(),
+            origin: self.started,
+            identity: Mutex::new(Arc::new(identity)),
+            database: Mutex::new(None),
+            activity: AtomicU8::new(Activity::Idle as u8),
+            pin: AtomicU8::new(0),
+            commands: AtomicU64::new(0),
+            last_activity_millis: AtomicU64::new(millis_since(self.started)),
+            backend_thread: AtomicU64::new(0),
+            end: EndSignal::default(),
+        });
+        self.clients.lock().insert(id, Arc::clone(&entry));
+        Registration {
+            directory: Arc::clone(self),
+            entry,
+        }
+    }
+
+    /// The client of that id.
+    pub fn get(&self, id: u32) -> Option<Arc<Entry>> {
+        self.clients.lock().get(&id).cloned()
+    }
+
+    /// How many clients are connected.
+    pub fn len(&self) -> usize {
+        self.clients.lock().len()
+    }
+
+    /// Whether nobody is connected.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Copies of all entries, unordered. Holds the directory's lock only to collect them.
+    pub fn list(&self) -> Vec<ClientView> {
+        let entries: Vec<_> = self.clients.lock().values().cloned().collect();
+        entries.iter().map(|entry| entry.view()).collect()
+    }
+
+    /// Asks every client of the account to end at its next idle moment.
+    pub fn end_account(&self, account_id: u64, reason: CloseReason) {
+        let entries: Vec<_> = self.clients.lock().values().cloned().collect();
+        for entry in entries
+            .iter()
+            .filter(|e| e.identity().account_id == account_id)
+        {
+            entry.end(reason);
+        }
+    }
+}
+
+impl Entry {
+    /// The id the client was greeted with.
+    pub const fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// Who the client is.
+    pub fn identity(&self) -> Arc<Identity> {
+        Arc::clone(&self.identity.lock())
+    }
+
+    /// A `COM_CHANGE_USER` made it somebody else.
+    pub fn set_identity(&self, identity: Identity) {
+        *self.identity.lock() = Arc::new(identity);
+    }
+
+    /// The session's database changed.
+    pub fn set_database(&self, database: Option<Bytes>) {
+        *self.database.lock() = database;
+    }
+
+    /// What the session does from now on.
+    pub fn set_activity(&self, activity: Activity) {
+        self.activity.store(activity as u8, Ordering::Relaxed);
+    }
+
+    /// The first reason for which the session is pinned.
+    pub fn set_pin(&self, reason: Option<PinReason>) {
+        let value = reason.map_or(0, |r| r.index() as u8 + 1);
+        self.pin.store(value, Ordering::Relaxed);
+    }
+
+    /// The server's thread id of the backend connection held, 0 for none.
+    pub fn set_backend_thread(&self, thread: u64) {
+        self.backend_thread.store(thread, Ordering::Relaxed);
+    }
+
+    /// The server's thread id of the backend connection held, if any.
+    pub fn backend_thread(&self) -> Option<u64> {
+        Some(self.backend_thread.load(Ordering::Relaxed)).filter(|&id| id != 0)
+    }
+
+    /// A command has begun or ended.
+    pub fn touch(&self, begun: bool) {
+        if begun {
+            self.commands.fetch_add(1, Ordering::Relaxed);
+        }
+        self.last_activity_millis
+            .store(millis_since(self.origin), Ordering::Relaxed);
+    }
+
+    /// Asks the session to end at its next idle moment. The first reason given wins.
+    pub fn end(&self, reason: CloseReason) {
+        let value = reason.index() as u8 + 1;
+        let _ = self
+            .end
+            .reason
+            .compare_exchange(0, value, Ordering::AcqRel, Ordering::Acquire);
+        self.end.notify.notify_one();
+    }
+
+    /// Waits until somebody asks for the end. Cancel safe.
+    pub async fn ended(&self) -> CloseReason {
+        loop {
+            let notified = self.end.notify.notified();
+            if let Some(reason) = self.end_reason() {
+                return reason;
+            }
+            notified.await;
+        }
+    }
+
+    /// Whether somebody asked for the end, and why.
+    pub fn end_reason(&self) -> Option<CloseReason> {
+        let value = usize::from(self.end.reason.load(Ordering::Acquire));
+        CloseReason::ALL.get(value.checked_sub(1)?).copied()
+    }
+
+    /// A copy of the entry.
+    pub fn view(&self) -> ClientView {
+        let last = Duration::from_millis(self.last_activity_millis.load(Ordering::Relaxed));
+        let pin = usize::from(self.pin.load(Ordering::Relaxed));
+        ClientView {
+            id: self.id,
+            identity: self.identity(),
+            database: self.database.lock().clone(),
+            activity: Activity::from_u8(self.activity.load(Ordering::Relaxed)),
+            pin: pin
+                .checked_sub(1)
+                .and_then(|i| PinReason::ALL.get(i).copied()),
+            commands: self.commands.load(Ordering::Relaxed),
+            age: self.connected.elapsed(),
+            idle: self.origin.elapsed().saturating_sub(last),
+            backend_thread: self.backend_thread(),
+        }
+    }
+}
+
+/// Keeps a client listed.
+#[derive(Debug)]
+pub struct Registration {
+    directory: Arc<Directory>,
+    entry: Arc<Entry>,
+}
+
+impl std::ops::Deref for Registration {
+    type Target = Entry;
+
+    fn deref(&self) -> &Entry {
+        &self.entry
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        self.directory.clients.lock().remove(&self.entry.id);
+    }
+}
+
+fn millis_since(origin: Instant) -> u64 {
+    origin.elapsed().as_millis() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn ids_are_in_the_upper_half_and_entries_leave_with_their_registration() {
+        let directory = Arc::new(Directory::default());
+        let id = directory.next_id();
+        assert!(id >= FIRST_ID);
+        let registration = directory.register(id, Identity::default());
+        registration.touch(true);
+        assert_eq!(directory.get(id).unwrap().view().commands, 1);
+        drop(registration);
+        assert!(directory.is_empty());
+    }
+
+    #[tokio::test]
+    async fn an_end_asked_for_before_anybody_waits_is_not_lost() {
+        let directory = Arc::new(Directory::default());
+        let registration = directory.register(FIRST_ID, Identity::default());
+        directory.get(FIRST_ID).unwrap().end(CloseReason::Killed);
+        directory.get(FIRST_ID).unwrap().end(CloseReason::Drain);
+        assert_eq!(registration.ended().await, CloseReason::Killed);
+    }
+}

@@ -1,0 +1,239 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn scan(sql: &str) -> Findings {
+    Scanner::default().scan(sql.as_bytes(), LexMode::default())
+}
+
+fn flags(sql: &str) -> Flags {
+    scan(sql).flags
+}
+
+#[test]
+fn ordinary_statements_raise_nothing() {
+    for sql in [
+        "SELECT c FROM sbtest1 WHERE id=5012",
+        "select 1",
+        "BEGIN",
+        "  /* hint */ SELECT 'set @x = 1', \"call p()\", `plain` FROM t -- row_count()",
+        "SELECT * FROM t WHERE email = 'a@b.c'",
+        "SHOW TABLES",
+        "select 1;",
+    ] {
+        assert_eq!(flags(sql), Flags::NONE, "{sql}");
+    }
+    for sql in ["update t set a = 1", "DROP TABLE IF EXISTS locks"] {
+        assert_eq!(flags(sql), Flags::WRITE, "{sql}");
+    }
+}
+
+const FOUND: &[(&str, Flags)] = &[
+    ("SET @a = 1", Flags::USER_VARIABLE),
+    ("SELECT @b := 2", Flags::USER_VARIABLE),
+    ("select id into @x from t", Flags::USER_VARIABLE),
+    (
+        "LOAD DATA LOCAL INFILE 'x' INTO TABLE t (@a) SET b = @a",
+        Flags::USER_VARIABLE,
+    ),
+    ("CREATE  TEMPORARY TABLE t (a int)", Flags::TEMPORARY),
+    (
+        "create or replace temporary table t (a int)",
+        Flags::TEMPORARY,
+    ),
+    ("HANDLER t OPEN", Flags::HANDLER),
+    ("SELECT GET_LOCK('a', 1)", Flags::LOCK),
+    ("SELECT get_lock ('a', 1)", Flags::LOCK),
+    ("SELECT `get_lock`('a', 1)", Flags::LOCK),
+    ("FLUSH TABLES WITH READ LOCK", Flags::LOCK),
+    ("flush tables t for export", Flags::LOCK),
+    ("LOCK INSTANCE FOR BACKUP", Flags::LOCK),
+    ("BACKUP STAGE START", Flags::LOCK),
+    ("SET RESOURCE GROUP rg", Flags::LOCK),
+    ("SELECT LASTVAL(s)", Flags::LOCK),
+    ("SELECT PREVIOUS VALUE FOR s", Flags::LOCK),
+    ("LOCK TABLES t WRITE", Flags::LOCK_TABLES),
+    ("CALL p()", Flags::ROUTINE),
+    ("BEGIN NOT ATOMIC SELECT 1; END", Flags::ROUTINE),
+    (
+        "SET STATEMENT max_statement_time=5 FOR CALL p()",
+        Flags::ROUTINE,
+    ),
+    ("SET ROLE admin", Flags::ROLE),
+    ("SET DEFAULT ROLE admin", Flags::ROLE),
+    ("PREPARE s FROM 'select 1'", Flags::PREPARE),
+    ("EXECUTE IMMEDIATE 'select 1'", Flags::PREPARE),
+    ("SELECT ROW_COUNT()", Flags::ROW_COUNT),
+    ("SELECT FOUND_ROWS()", Flags::FOUND_ROWS),
+    (
+        "SELECT SQL_CALC_FOUND_ROWS * FROM t LIMIT 1",
+        Flags::CALC_FOUND_ROWS,
+    ),
+    ("SELECT LAST_INSERT_ID()", Flags::LAST_INSERT_ID),
+    ("SELECT @@identity", Flags::LAST_INSERT_ID),
+    ("SELECT CONNECTION_ID()", Flags::CONNECTION_ID),
+    ("GET DIAGNOSTICS @n = NUMBER", Flags::DIAGNOSTICS),
+    ("SHOW WARNINGS LIMIT 1", Flags::DIAGNOSTICS),
+    ("SELECT @@warning_count", Flags::DIAGNOSTICS),
+    ("SET session_track_schema = 1", Flags::SESSION_TRACK),
+    ("SELECT @@session.session_track_gtids", Flags::SESSION_TRACK),
+    ("SET wait_timeout = 5", Flags::TIMEOUT_VARIABLE),
+    ("SHOW SESSION VARIABLES LIKE 'x'", Flags::ALL_VARIABLES),
+    ("SAVEPOINT a", Flags::SAVEPOINT),
+    ("INSERT INTO t VALUES ('x@y', ';')", Flags::INSERT),
+    ("replace into t values (1)", Flags::INSERT),
+    ("DO f()", Flags::INSERT),
+    ("COMMIT", Flags::END_TRANSACTION),
+    ("rollback and chain", Flags::END_TRANSACTION),
+    ("select 1; set @a = 1", Flags::USER_VARIABLE),
+];
+
+#[test]
+fn what_trackers_miss_is_found() {
+    for &(sql, expected) in FOUND {
+        assert!(flags(sql).any(expected), "{sql}: {:?}", flags(sql));
+        let lower = sql.to_lowercase();
+        assert!(flags(&lower).any(expected), "{lower}");
+    }
+}
+
+#[test]
+fn executable_comments_are_code_and_others_are_not() {
+    assert!(flags("/*!50000 SET @a = 1 */").any(Flags::USER_VARIABLE));
+    assert!(flags("SELECT /*M!100100 GET_LOCK('a',1) */ 1").any(Flags::LOCK));
+    assert!(flags("/*!call p() */").any(Flags::ROUTINE));
+    assert_eq!(flags("SELECT 1 /* ; set @a = 1 */ + 1"), Flags::NONE);
+    // The marker's end is not code; what follows is.
+    assert!(flags("/*!50000 SELECT */ GET_LOCK('a', 1)").any(Flags::LOCK));
+}
+
+#[test]
+fn quoting_modes_decide_where_strings_end() {
+    let sql = br"SELECT 'a\' , @x := 1, '";
+    let scanner = Scanner::default();
+    let escapes = LexMode::default();
+    let none = LexMode {
+        no_backslash_escapes: true,
+        ..escapes
+    };
+    assert!(!scanner.scan(sql, escapes).flags.any(Flags::USER_VARIABLE));
+    assert!(scanner.scan(sql, none).flags.any(Flags::USER_VARIABLE));
+    // In gbk the backslash is the second half of a character, so the quote behind it closes.
+    let sql = b"SELECT '\xbf\\', @x := 1, ''";
+    let gbk = LexMode {
+        charset: CharsetFamily::of(b"gbk"),
+        ..escapes
+    };
+    assert!(scanner.scan(sql, gbk).flags.any(Flags::USER_VARIABLE));
+    assert!(!scanner.scan(sql, escapes).flags.any(Flags::USER_VARIABLE));
+    let sql = br#"SELECT "a\" , @x := 1, "b""#;
+    let ansi = LexMode {
+        ansi_quotes: true,
+        ..escapes
+    };
+    assert!(scanner.scan(sql, ansi).flags.any(Flags::USER_VARIABLE));
+    assert!(!scanner.scan(sql, escapes).flags.any(Flags::USER_VARIABLE));
+}
+
+#[test]
+fn accounts_are_not_user_variables() {
+    for sql in [
+        "CREATE USER app@localhost",
+        "GRANT ALL ON a.* TO 'app'@'%'",
+        "CREATE DEFINER=`a`@`b` VIEW v AS SELECT 1",
+    ] {
+        assert!(!flags(sql).any(Flags::USER_VARIABLE), "{sql}");
+    }
+}
+
+#[test]
+fn only_sets_of_literals_are_plain() {
+    for sql in [
+        "SET NAMES utf8mb4",
+        "SET NAMES 'utf8mb4' COLLATE 'utf8mb4_bin'",
+        "SET autocommit=0",
+        "set session time_zone = '+00:00', @@session.sql_mode='ANSI'",
+        "SET @@long_query_time = 1.5",
+        "SET AUTOCOMMIT = 1;",
+    ] {
+        assert_eq!(flags(sql), Flags::PLAIN_SET | Flags::SET, "{sql}");
+    }
+    for sql in [
+        "SET time_zone = DEFAULT",
+        "SET sql_mode = concat(@@sql_mode, ',ANSI')",
+        "SET GLOBAL max_connections = 5",
+        "SET @@global.max_connections = 5",
+        "SET TRANSACTION READ ONLY",
+        "SET time_zone = '+01:00', @a = 1",
+        "SET wait_timeout = 5",
+        "SET PASSWORD = 'x'",
+        "SET autocommit=0; SET autocommit=1",
+        "SET NAMES utf8mb4 COLLATE",
+    ] {
+        assert!(!flags(sql).any(Flags::PLAIN_SET), "{sql}");
+    }
+}
+
+#[test]
+fn whole_statements_are_recognised_alone_only() {
+    assert_eq!(scan("show warnings").whole, Whole::ShowWarnings);
+    assert_eq!(scan("SHOW ERRORS ;").whole, Whole::ShowErrors);
+    assert_eq!(scan("SHOW COUNT(*) WARNINGS").whole, Whole::CountWarnings);
+    assert_eq!(scan("SHOW COUNT( * ) ERRORS").whole, Whole::CountErrors);
+    assert_eq!(scan("SHOW WARNINGS LIMIT 1").whole, Whole::Ordinary);
+    assert_eq!(scan("SHOW WARNINGS; SELECT 1").whole, Whole::Ordinary);
+    assert_eq!(
+        scan("KILL QUERY 2147483650").whole,
+        Whole::Kill {
+            id: 2_147_483_650,
+            query: true
+        }
+    );
+    assert_eq!(
+        scan("kill 7").whole,
+        Whole::Kill {
+            id: 7,
+            query: false
+        }
+    );
+    assert_eq!(scan("KILL USER 'x'").whole, Whole::Ordinary);
+}
+
+#[test]
+fn large_statements_are_suspicious_across_piece_borders() {
+    let sql = b"INSERT INTO t VALUES (1),(2); CREATE TEMPORARY TABLE x (a int)";
+    for cut in 1..sql.len() {
+        let mut scanner = LargeScanner::default();
+        for piece in sql.chunks(cut) {
+            scanner.feed(piece);
+        }
+        assert!(scanner.is_suspicious(), "cut {cut}");
+    }
+    let mut scanner = LargeScanner::default();
+    scanner.feed(b"INSERT INTO t VALUES ('someone@example.org')");
+    assert!(!scanner.is_suspicious());
+}
+
+proptest! {
+    #[test]
+    fn scanning_never_panics(sql: Vec<u8>, ansi_quotes: bool, no_backslash_escapes: bool, gbk: bool) {
+        let charset = if gbk { CharsetFamily::Gbk } else { CharsetFamily::Sjis };
+        Scanner::default().scan(&sql, LexMode { ansi_quotes, no_backslash_escapes, charset });
+    }
+
+    #[test]
+    fn the_prefilter_hides_nothing(parts in proptest::collection::vec(
+        prop_oneof![
+            Just("select"), Just("insert"), Just("@x"), Just("get_lock("), Just("'"), Just("\""),
+            Just("/*!"), Just("*/"), Just("/*"), Just("-- "), Just("\n"), Just("temporary"), Just("row_count()"),
+            Just("set"), Just("show"), Just("variables"), Just(";"), Just("1"), Just("call"), Just("lock"),
+            Just("with"), Just("create"), Just("execute"), Just("identity"), Just("lastval"),
+        ], 0..12)) {
+        let sql = parts.join(" ");
+        let with = Scanner::default().scan(sql.as_bytes(), LexMode::default());
+        let without = statement::classify(sql.as_bytes(), LexMode::default());
+        // "with" heads and the like are writes either way; nothing else may differ.
+        let writes = Flags::WRITE | Flags::INSERT;
+        prop_assert_eq!(with.flags.without(writes), without.flags.without(writes), "{}", sql);
+    }
+}

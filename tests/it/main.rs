@@ -1,0 +1,12 @@
+//! Integration tests against real servers. One binary, so that one MariaDB and one MySQL serve all.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    unreachable_pub,
+    reason = "tests"
+)]
+
+mod harness;
+mod hazards;
+mod support;

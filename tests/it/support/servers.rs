@@ -1,0 +1,273 @@
+//! Private database servers: one MariaDB and one MySQL per test process, each in a temporary
+//! directory on a free loopback port, gone when the process is.
+//!
+//! The binaries come from the environment that `tests/run --env` prints. A server runs below a shell
+//! that waits for the test process's end on its standard input, so nothing is left behind even when
+//! a test aborts.
+
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+/// Which make of server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Make {
+    MariaDb,
+    MySql,
+}
+
+/// A running private server.
+#[derive(Debug)]
+pub struct Server {
+    pub make: Make,
+    pub port: u16,
+    pub dir: PathBuf,
+    child: Mutex<Child>,
+}
+
+/// The account most tests use; it may do everything in databases whose names begin with `t_`.
+pub const USER: &str = "app";
+pub const PASSWORD: &str = "app-secret";
+
+/// The servers that can be had here: MariaDB always, MySQL where its binary was found.
+pub fn makes() -> Vec<Make> {
+    let mut makes = vec![Make::MariaDb];
+    if std::env::var_os("SIDEPOOL_TEST_MYSQLD").is_some() {
+        makes.push(Make::MySql);
+    }
+    makes
+}
+
+/// The process's shared server of that make, started at first use.
+pub fn shared(make: Make) -> &'static Server {
+    static MARIADB: OnceLock<Server> = OnceLock::new();
+    static MYSQL: OnceLock<Server> = OnceLock::new();
+    let cell = match make {
+        Make::MariaDb => &MARIADB,
+        Make::MySql => &MYSQL,
+    };
+    cell.get_or_init(|| Server::start(make, &[]))
+}
+
+impl Server {
+    /// Starts a server of its own with extra options.
+    pub fn start(make: Make, options: &[&str]) -> Self {
+        let dir = fresh_dir(make);
+        initialise(make, &dir);
+        let port = free_port();
+        let child = launch(make, &dir, port, options);
+        let server = Self {
+            make,
+            port,
+            dir,
+            child: Mutex::new(child),
+        };
+        server.wait_ready();
+        server.create_account();
+        server
+    }
+
+    /// `host:port` of the server.
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Path of the server's Unix socket.
+    pub fn socket(&self) -> PathBuf {
+        self.dir.join("s.sock")
+    }
+
+    /// Runs SQL as root through the server's own shell and returns what it printed, tab-separated.
+    pub fn root(&self, sql: &str) -> String {
+        let out = self.root_command(sql).output().unwrap();
+        assert!(
+            out.status.success(),
+            "{sql}: {}",
+            String::from_utf8_lossy(&out.stderr)
+        );
+        String::from_utf8(out.stdout).unwrap().trim_end().to_owned()
+    }
+
+    /// Creates a database of that name anew.
+    pub fn database(&self, name: &str) {
+        assert!(name.starts_with("t_"), "the account's grants cover t_%");
+        self.root(&format!(
+            "DROP DATABASE IF EXISTS {name}; CREATE DATABASE {name}"
+        ));
+    }
+
+    /// Stops the server as an administrator would, and waits for its end.
+    pub fn stop(&self) {
+        let mut child = self.child.lock().unwrap();
+        drop(child.stdin.take());
+        child.wait().unwrap();
+    }
+
+    /// Starts it again on the same port and data after [`stop`](Self::stop).
+    pub fn restart(&self, options: &[&str]) {
+        *self.child.lock().unwrap() = launch(self.make, &self.dir, self.port, options);
+        self.wait_ready();
+    }
+
+    fn root_command(&self, sql: &str) -> Command {
+        let client = match self.make {
+            Make::MariaDb => tool("SIDEPOOL_TEST_MARIADB_CLIENT", "mariadb"),
+            Make::MySql => tool("SIDEPOOL_TEST_MYSQL_CLIENT", "mysql"),
+        };
+        let mut command = Command::new(client);
+        command.arg(format!("--socket={}", self.socket().display()));
+        command.args(["--protocol=socket", "-uroot", "-N", "-B", "-e", sql]);
+        command.stdin(Stdio::null());
+        command
+    }
+
+    fn wait_ready(&self) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            let up = TcpStream::connect(("127.0.0.1", self.port)).is_ok()
+                && self
+                    .root_command("SELECT 1")
+                    .output()
+                    .is_ok_and(|out| out.status.success());
+            if up {
+                return;
+            }
+            if Instant::now() > deadline {
+                let log = std::fs::read_to_string(self.dir.join("err.log")).unwrap_or_default();
+                panic!("{:?} did not come up:\n{log}", self.make);
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn create_account(&self) {
+        self.root(&format!(
+            "CREATE USER '{USER}'@'%' IDENTIFIED BY '{PASSWORD}'; \
+             GRANT ALL ON `t\\_%`.* TO '{USER}'@'%'; GRANT PROCESS ON *.* TO '{USER}'@'%'"
+        ));
+    }
+}
+
+fn fresh_dir(make: Make) -> PathBuf {
+    let name = format!("sidepool-{make:?}-").to_lowercase();
+    let dir = tempfile::Builder::new()
+        .prefix(&name)
+        .tempdir()
+        .unwrap()
+        .keep();
+    if is_root() && make == Make::MariaDb {
+        assert!(
+            Command::new("chown")
+                .arg("mysql")
+                .arg(&dir)
+                .status()
+                .unwrap()
+                .success()
+        );
+    }
+    dir
+}
+
+/// Creates the system tables.
+fn initialise(make: Make, dir: &Path) {
+    let mut command = match make {
+        Make::MariaDb => {
+            let mut c = Command::new(tool(
+                "SIDEPOOL_TEST_MARIADB_INSTALL_DB",
+                "mariadb-install-db",
+            ));
+            c.args([
+                "--no-defaults",
+                "--auth-root-authentication-method=normal",
+                "--skip-test-db",
+            ]);
+            c.arg(format!("--user={}", run_as()));
+            c.arg(format!("--datadir={}", dir.join("data").display()));
+            c
+        }
+        Make::MySql => {
+            let mut c = Command::new(tool("SIDEPOOL_TEST_MYSQLD", "mysqld"));
+            c.args(["--initialize-insecure", "--secure-file-priv=NULL"]);
+            c.arg(format!("--datadir={}", dir.join("data").display()));
+            c
+        }
+    };
+    let out = command.stdin(Stdio::null()).output().unwrap();
+    assert!(
+        out.status.success(),
+        "{make:?}: {}",
+        String::from_utf8_lossy(&out.stderr)
+    );
+}
+
+/// Starts the server below a shell that ends it and removes nothing when its standard input closes;
+/// the last server of a directory is followed by its removal.
+fn launch(make: Make, dir: &Path, port: u16, options: &[&str]) -> Child {
+    let program = match make {
+        Make::MariaDb => tool("SIDEPOOL_TEST_MARIADBD", "mariadbd"),
+        Make::MySql => tool("SIDEPOOL_TEST_MYSQLD", "mysqld"),
+    };
+    let script = r#"
+        dir=$1; keeper=$2; shift 2
+        "$@" >>"$dir/out.log" 2>&1 </dev/null &
+        server=$!
+        cat >/dev/null
+        kill "$server" 2>/dev/null
+        wait "$server"
+        kill -0 "$keeper" 2>/dev/null || rm -rf "$dir"
+    "#;
+    let mut command = Command::new("setsid");
+    command
+        .args(["sh", "-c", script, "sh"])
+        .arg(dir)
+        .arg(std::process::id().to_string());
+    command.arg(program);
+    if make == Make::MariaDb {
+        command.args(["--no-defaults".to_owned(), format!("--user={}", run_as())]);
+    } else {
+        command.args(["--mysqlx=OFF", "--secure-file-priv=NULL"]);
+    }
+    command.arg(format!("--datadir={}", dir.join("data").display()));
+    command.arg(format!("--socket={}", dir.join("s.sock").display()));
+    command.arg(format!("--pid-file={}", dir.join("pid").display()));
+    command.arg(format!("--log-error={}", dir.join("err.log").display()));
+    command.args([
+        "--bind-address=127.0.0.1".to_owned(),
+        format!("--port={port}"),
+    ]);
+    command.args(["--max-allowed-packet=64M", "--local-infile=1"]);
+    command.args(options);
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    command.spawn().unwrap()
+}
+
+fn tool(variable: &str, fallback: &str) -> PathBuf {
+    std::env::var_os(variable).map_or_else(|| PathBuf::from(fallback), PathBuf::from)
+}
+
+fn is_root() -> bool {
+    run_as() == "mysql"
+}
+
+/// mariadbd refuses to run as root; as an ordinary user it runs as that user.
+fn run_as() -> String {
+    let id = Command::new("id").arg("-un").output().unwrap();
+    match String::from_utf8(id.stdout).unwrap().trim() {
+        "root" => "mysql".to_owned(),
+        user => user.to_owned(),
+    }
+}
+
+/// A port nobody listens on now.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
+}
