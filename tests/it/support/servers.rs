@@ -247,6 +247,8 @@ fn launch(make: Make, dir: &Path, port: u16, options: &[&str]) -> Child {
     command.arg(format!("--socket={}", dir.join("s.sock").display()));
     command.arg(format!("--pid-file={}", dir.join("pid").display()));
     command.arg(format!("--log-error={}", dir.join("err.log").display()));
+    // Two servers must not meet in one directory: they name their temporary tables alike.
+    command.arg(format!("--tmpdir={}", dir.join("tmp").display()));
     command.args([
         "--bind-address=127.0.0.1".to_owned(),
         format!("--port={port}"),
