@@ -16,7 +16,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::warn;
 
 pub use super::account::{Account, AccountId, KnownSecret, SecretId};
 use super::account::{Ids, Standing};
@@ -36,7 +36,7 @@ pub trait Prover: Send + Sync + 'static {
     /// breaks off counts against the whole host.
     fn prove(&self, request: ProofRequest) -> ProofFuture;
 
-    /// The database no longer accepts this secret: idle backend connections of the account are to be
+    /// The database no longer accepts this secret, to be logged by whoever acts on it: idle backend connections of the account are to be
     /// retired and the sessions that came with the secret closed when they are next idle.
     fn revoked(&self, account: &Arc<Account>, secret: SecretId);
 }
@@ -374,8 +374,6 @@ impl Shared {
                 book.accounts.remove(user);
             }
         }
-        let user = account.user().escape_ascii();
-        info!(%user, "the database no longer accepts a password of this account");
         self.prover.revoked(account, secret);
     }
 

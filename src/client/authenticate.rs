@@ -236,7 +236,7 @@ impl From<WireError> for Stop {
     fn from(error: WireError) -> Self {
         Self {
             reason: match error {
-                WireError::Io(_) => RejectReason::ClientGone,
+                WireError::Closed | WireError::Io(_) => RejectReason::ClientGone,
                 WireError::Timeout => RejectReason::HandshakeTimeout,
                 WireError::OutOfOrder { .. } | WireError::TooLarge(_) => {
                     RejectReason::ProtocolError

@@ -32,9 +32,12 @@ pub(super) struct Wire<S> {
 /// Why no packet came or went.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum WireError {
-    /// The connection ended or failed.
-    #[error("the connection ended: {0}")]
-    Io(#[from] io::Error),
+    /// The client ended the connection.
+    #[error("the client closed the connection")]
+    Closed,
+    /// The connection failed.
+    #[error("the connection failed: {0}")]
+    Io(io::Error),
     /// The deadline passed.
     #[error("the client took too long")]
     Timeout,
@@ -111,6 +114,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     }
 }
 
+impl From<io::Error> for WireError {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof => Self::Closed,
+            _ => Self::Io(error),
+        }
+    }
+}
+
 impl From<Elapsed> for WireError {
     fn from(_: Elapsed) -> Self {
         Self::Timeout
@@ -121,7 +133,7 @@ impl WireError {
     /// What servers say to it, captured (1159 from MySQL, MariaDB resets the connection).
     pub(super) fn answer(&self) -> Option<ServerError> {
         match self {
-            Self::Io(_) => None,
+            Self::Closed | Self::Io(_) => None,
             Self::Timeout => Some(error(
                 1159,
                 b"08S01",

@@ -333,7 +333,7 @@ impl std::fmt::Debug for RsaKey {
 ///
 /// `0x01`, then in upper-case hexadecimal SHA-256 over (the hash that `mysql_native_password` stores, the
 /// nonce it answered to, SHA-256 of the certificate's DER). Source: MDEV-31855; MariaDB Connector/C 3.4,
-/// the end of `run_plugin_auth`.
+/// the end of `run_plugin_auth`. Accepted by MariaDB's Node connector 3.5.4, which checks it.
 pub fn tls_proof(secret: &Secret, nonce: &Nonce, certificate_sha256: &[u8; 32]) -> Vec<u8> {
     let sha1 = |bytes: &[u8]| digest(&SHA1_FOR_LEGACY_USE_ONLY, bytes);
     let stored = sha1(sha1(secret.expose()).as_ref());
