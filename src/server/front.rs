@@ -24,12 +24,12 @@ use crate::client::listener::{Accepted, Handler, Peer};
 use crate::client::tls::{Origin, ServerTls, TlsDemand};
 use crate::config::{ListenerSettings, Live, Role, Secrets};
 use crate::drain::Stages;
-use crate::metrics::{LoginPath, Metrics};
+use crate::metrics::Metrics;
 use crate::protocol::auth::Plugin;
 use crate::protocol::auth::server::RsaKey;
 use crate::protocol::capability;
 use crate::protocol::packet::put_packet;
-use crate::protocol::reply::StatusFlags;
+use crate::protocol::reply::{SessionChange, StatusFlags, put_session_change};
 use crate::reason::{CloseReason, RejectReason};
 use crate::relay::Conn;
 use crate::session::context::{Login, SessionContext};
@@ -273,7 +273,8 @@ impl Handler for Front {
         match entrant {
             Ok(entrant) => {
                 let tls = entrant.login.identity.tls;
-                let connected = arrival.logged_in(LoginPath::Cached, tls);
+                let path = entrant.login.client.path;
+                let connected = arrival.logged_in(path, tls);
                 connected.closed(self.run(entrant).await);
             }
             Err(rejected) => {
@@ -323,6 +324,7 @@ pub(super) async fn begin(
     };
     let ok = LoginOk {
         status: status(&state).0,
+        session_state: announced_database(member, &state),
         ..LoginOk::default()
     };
     let identity = identity(facts, tls);
@@ -336,6 +338,18 @@ pub(super) async fn begin(
         client,
     };
     Ok(Beginning { login, ok })
+}
+
+/// The tracker data in a login's OK: the database, captured from both servers, unless the server's default for
+/// `session_track_schema` is off.
+fn announced_database(member: &Member, state: &State) -> Bytes {
+    let virtuals = member.target.dialer().virtuals();
+    let tracked = matches!(virtuals.track_schema.as_deref(), Some("1" | "ON"));
+    let mut data = Vec::new();
+    if let Some(schema) = state.schema().filter(|_| tracked) {
+        put_session_change(&mut data, &SessionChange::Schema(schema));
+    }
+    data.into()
 }
 
 fn identity(facts: &ClientFacts, tls: bool) -> Identity {
