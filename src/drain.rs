@@ -154,7 +154,7 @@ mod tests {
         let stages = Stages::default();
         let cut = stages.cut.clone();
         stages.clients.spawn(async move { cut.cancelled().await });
-        stages.clients.spawn(std::future::pending());
+        stages.clients.spawn(std::future::pending::<()>());
         let began = Instant::now();
         let drained = stages.send_clients_away(Duration::from_secs(25)).await;
         assert_eq!(drained, Drained::Cut(2));

@@ -77,7 +77,12 @@ where
 }
 
 fn log_panic(info: &panic::PanicHookInfo<'_>) {
-    let message = info.payload_as_str().unwrap_or("no message");
+    let payload = info.payload();
+    let message = payload
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message");
     let place = info.location().map(ToString::to_string).unwrap_or_default();
     error!(place, message, "a defect in sidepool: a task panicked");
 }

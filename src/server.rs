@@ -250,7 +250,7 @@ async fn drain(hall: &Hall, readiness: &Readiness, background: &TaskTracker, lim
     match hall.stages.send_clients_away(limit).await {
         Drained::All => info!(
             clients,
-            seconds = began.elapsed().as_secs_f32(),
+            took = ?began.elapsed(),
             "all clients have left"
         ),
         Drained::Cut(left) => warn!(

@@ -127,6 +127,7 @@ impl Judge {
                     peer: facts.peer,
                     account: proven.identity.account,
                     secret: proven.identity.secret,
+                    path: proven.identity.path,
                     capabilities: facts.capabilities,
                     collation: change.collation.unwrap_or(facts.collation),
                     database: change.database,

@@ -21,6 +21,7 @@ use super::listener::Peer;
 use super::proxy_protocol::{ProxyHeader, ReadHeaderError, read_header};
 use super::tls::{Material, ServerTls, TlsDemand};
 use super::wire::{Wire, WireError, err_payload, error};
+use crate::metrics::LoginPath;
 use crate::protocol::auth::Plugin;
 use crate::protocol::auth::server::{Channel, Nonce, tls_proof};
 use crate::protocol::capability::{Capabilities, negotiated, offered_to_clients};
@@ -88,6 +89,8 @@ pub struct ClientFacts {
     pub account: Arc<Account>,
     /// The secret it came with.
     pub secret: SecretId,
+    /// What proved it.
+    pub path: LoginPath,
     /// What it asked for among what was offered.
     pub capabilities: Capabilities,
     /// The collation's id.
@@ -436,6 +439,7 @@ fn authenticated(
         peer,
         account: proven.identity.account,
         secret: proven.identity.secret,
+        path: proven.identity.path,
         capabilities,
         collation: u16::from(login.collation),
         database: login.database,

@@ -1,16 +1,18 @@
 //! What becomes of an accepted connection: login, first state, database, session.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use super::accounts::{BackendProver, Habit, LoggedIn, Logins, user_secrets};
 use super::bind::BuildError;
-use super::counting::Arrival;
+use super::counting::{Arrival, Connected};
 use super::failure::Failure;
 use super::readmission::Changes;
 use super::targets::{Member, Targets};
@@ -24,15 +26,16 @@ use crate::client::listener::{Accepted, Handler, Peer};
 use crate::client::tls::{Origin, ServerTls, TlsDemand};
 use crate::config::{ListenerSettings, Live, Role, Secrets};
 use crate::drain::Stages;
-use crate::metrics::{LoginPath, Metrics};
+use crate::metrics::Metrics;
 use crate::protocol::auth::Plugin;
 use crate::protocol::auth::server::RsaKey;
 use crate::protocol::capability;
 use crate::protocol::packet::put_packet;
-use crate::protocol::reply::StatusFlags;
+use crate::protocol::reply::{SessionChange, StatusFlags, put_session_change};
 use crate::reason::{CloseReason, RejectReason};
 use crate::relay::Conn;
-use crate::session::context::{Login, SessionContext};
+use crate::session::Session;
+use crate::session::context::{Boxed, Login, SessionContext};
 use crate::session::directory::{Directory, Identity, Registration};
 use crate::session::scan::Scanner;
 use crate::transport::Stream;
@@ -68,6 +71,16 @@ struct Entrant {
     registration: Registration,
     context: Arc<SessionContext>,
     logged_in: LoggedIn,
+}
+
+/// What is kept beside a session.
+struct Attendance {
+    connected: Connected,
+    client: u32,
+    identity: Arc<Identity>,
+    cut: CancellationToken,
+    _logged_in: LoggedIn,
+    _permit: OwnedSemaphorePermit,
 }
 
 /// What a session begins with.
@@ -221,37 +234,56 @@ impl Front {
         })
     }
 
-    async fn run(&self, entrant: Entrant) -> CloseReason {
+    /// Lets the session begin, in a task of its own, so that nothing of the login is kept beside it.
+    fn attend(&self, entrant: Entrant, arrival: Arrival, permit: OwnedSemaphorePermit) {
         let Entrant {
             stream,
             login,
             registration,
             context,
-            logged_in: _logged_in,
+            logged_in,
         } = entrant;
-        let id = registration.id();
-        let user = String::from_utf8_lossy(&login.identity.user).into_owned();
-        let source = login.identity.source.clone();
-        debug!(
-            id,
-            user,
-            source,
-            tls = login.identity.tls,
-            "client logged in"
-        );
-        let session = run_session(context, Conn::new(stream), login, registration);
-        let reason = tokio::select! {
-            reason = session => reason,
-            () = self.hall.stages.cut.cancelled() => CloseReason::Drain,
+        let (path, tls) = (login.client.path, login.identity.tls);
+        let attendance = Attendance {
+            connected: arrival.logged_in(path, tls),
+            client: registration.id(),
+            identity: registration.identity(),
+            cut: self.hall.stages.cut.clone(),
+            _logged_in: logged_in,
+            _permit: permit,
         };
+        let session = Session::new(context, Conn::new(stream), login, registration);
+        let clients = &self.hall.stages.clients;
+        clients.spawn(attendance.until_the_end(Box::pin(session.run())));
+    }
+}
+
+impl Attendance {
+    async fn until_the_end(self, mut session: Boxed<'static, CloseReason>) {
+        let client = self.client;
+        {
+            let (user, source, tls) = shown(&self.identity);
+            debug!(client, user = &*user, source, tls, "client logged in");
+        }
+        let reason = tokio::select! {
+            reason = &mut session => reason,
+            () = self.cut.cancelled() => CloseReason::Drain,
+        };
+        let (user, source, _) = shown(&self.identity);
         match reason {
             CloseReason::Quit | CloseReason::ClientGone | CloseReason::Drain => {
-                debug!(id, %reason, user, source, "client closed");
+                debug!(client, %reason, user = &*user, source, "client closed");
             }
-            _ => info!(id, %reason, user, source, "client closed"),
+            _ => info!(client, %reason, user = &*user, source, "client closed"),
         }
-        reason
+        self.connected.closed(reason);
     }
+}
+
+/// User, source and TLS for a log line.
+fn shown(identity: &Identity) -> (Cow<'_, str>, &str, bool) {
+    let user = String::from_utf8_lossy(&identity.user);
+    (user, &identity.source, identity.tls)
 }
 
 impl Handler for Front {
@@ -271,17 +303,12 @@ impl Handler for Front {
             entrant = self.log_in(stream, peer) => entrant,
         };
         match entrant {
-            Ok(entrant) => {
-                let tls = entrant.login.identity.tls;
-                let connected = arrival.logged_in(LoginPath::Cached, tls);
-                connected.closed(self.run(entrant).await);
-            }
+            Ok(entrant) => self.attend(entrant, arrival, permit),
             Err(rejected) => {
                 rejected.log();
                 arrival.rejected(rejected.reason);
             }
         }
-        drop(permit);
     }
 
     fn rejected(&self, reason: RejectReason) {
@@ -323,6 +350,7 @@ pub(super) async fn begin(
     };
     let ok = LoginOk {
         status: status(&state).0,
+        session_state: announced_database(member, &state),
         ..LoginOk::default()
     };
     let identity = identity(facts, tls);
@@ -336,6 +364,18 @@ pub(super) async fn begin(
         client,
     };
     Ok(Beginning { login, ok })
+}
+
+/// The tracker data in a login's OK: the database, captured from both servers, unless the server's default for
+/// `session_track_schema` is off.
+fn announced_database(member: &Member, state: &State) -> Bytes {
+    let virtuals = member.target.dialer().virtuals();
+    let tracked = matches!(virtuals.track_schema.as_deref(), Some("1" | "ON"));
+    let mut data = Vec::new();
+    if let Some(schema) = state.schema().filter(|_| tracked) {
+        put_session_change(&mut data, &SessionChange::Schema(schema));
+    }
+    data.into()
 }
 
 fn identity(facts: &ClientFacts, tls: bool) -> Identity {
@@ -411,16 +451,4 @@ async fn turn_away(mut stream: Stream, peer: Peer, backends: &str) -> Rejected {
         user: None,
         detail,
     }
-}
-
-/// The session, from the final OK to the close.
-async fn run_session(
-    context: Arc<SessionContext>,
-    client: Conn,
-    login: Login,
-    registration: Registration,
-) -> CloseReason {
-    crate::session::Session::new(context, client, login, registration)
-        .run()
-        .await
 }

@@ -11,7 +11,7 @@ use super::targets::Targets;
 use crate::client::authenticate::Judge;
 use crate::client::change_user::Unsent;
 use crate::config::Live;
-use crate::metrics::{LoginPath, Metrics};
+use crate::metrics::Metrics;
 use crate::protocol::command::Command;
 use crate::reason::RejectReason;
 use crate::relay::{Conn, ErrorInfo};
@@ -101,7 +101,7 @@ impl Changes {
         match outcome {
             Ok(Beginning { login, .. }) => {
                 client.output.extend_from_slice(&ahead);
-                self.metrics.clients.logins.inc(LoginPath::Cached);
+                self.metrics.clients.logins.inc(login.client.path);
                 (seq, Ok(login))
             }
             Err(failure) => (seq, Err(failure.into_info())),
