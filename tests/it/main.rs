@@ -9,4 +9,6 @@
 
 mod harness;
 mod hazards;
+mod pooling;
 mod support;
+mod timeouts;

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -33,8 +34,20 @@ impl Sidepool {
         )
     }
 
+    /// Starts one in front of `server` that reads a settings file too, and waits until it is ready.
+    pub fn with_file(server: &Server, file: &Path, settings: &[(&str, &str)]) -> Self {
+        let arguments = ["--config", file.to_str().unwrap()];
+        let sidepool = Self::launch_with(&server.address(), settings, &arguments);
+        sidepool.wait_ready();
+        sidepool
+    }
+
     /// Starts one in front of `address` without waiting for anything.
     pub fn launch(address: &str, settings: &[(&str, &str)]) -> Self {
+        Self::launch_with(address, settings, &[])
+    }
+
+    fn launch_with(address: &str, settings: &[(&str, &str)], arguments: &[&str]) -> Self {
         let (port, admin_port) = (free_port(), free_port());
         let mut command = Command::new(env!("CARGO_BIN_EXE_sidepool"));
         command
@@ -43,6 +56,7 @@ impl Sidepool {
             .env("SIDEPOOL_ADMIN__ADDRESS", format!("127.0.0.1:{admin_port}"))
             .env("SIDEPOOL_LOG__LEVEL", "debug")
             .envs(settings.iter().copied())
+            .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
@@ -149,10 +163,19 @@ impl Sidepool {
 
     /// Resident memory, in kilobytes.
     pub fn resident_kb(&self) -> u64 {
+        self.memory_kb("VmRSS:")
+    }
+
+    /// The most resident memory it has had so far, in kilobytes.
+    pub fn peak_kb(&self) -> u64 {
+        self.memory_kb("VmHWM:")
+    }
+
+    fn memory_kb(&self, which: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
         let line = status
             .lines()
-            .find(|line| line.starts_with("VmRSS:"))
+            .find(|line| line.starts_with(which))
             .unwrap();
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
