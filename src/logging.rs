@@ -20,7 +20,9 @@ impl Logging {
     /// arrive where the other lines do.
     pub fn start(settings: &LogSettings) -> Self {
         let (filter, handle) = reload::Layer::new(filter(&settings.level));
-        let subscriber = Registry::default().with(filter).with(layer(settings.format));
+        let subscriber = Registry::default()
+            .with(filter)
+            .with(layer(settings.format));
         if subscriber.try_init().is_ok() {
             panic::set_hook(Box::new(log_panic));
         }
@@ -44,7 +46,9 @@ impl std::fmt::Debug for Logging {
 /// A level alone is Sidepool's; libraries then say only what is wrong. Directives are taken as they are.
 fn filter(level: &LogLevel) -> EnvFilter {
     match level.as_str() {
-        verbose @ ("info" | "debug" | "trace") => EnvFilter::new(format!("warn,sidepool={verbose}")),
+        verbose @ ("info" | "debug" | "trace") => {
+            EnvFilter::new(format!("warn,sidepool={verbose}"))
+        }
         other => EnvFilter::new(other),
     }
 }
@@ -55,7 +59,9 @@ where
 {
     // A line that cannot be written is lost: the layer would complain about it with a macro that
     // panics when standard error is gone.
-    let layer = fmt::layer().with_writer(io::stderr).log_internal_errors(false);
+    let layer = fmt::layer()
+        .with_writer(io::stderr)
+        .log_internal_errors(false);
     match format {
         LogFormat::Text => layer
             .with_ansi(io::stderr().is_terminal())

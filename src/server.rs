@@ -10,6 +10,7 @@ mod descriptors;
 mod events;
 mod failure;
 mod front;
+mod readmission;
 mod reload;
 mod snapshots;
 mod targets;
@@ -24,20 +25,17 @@ use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use self::accounts::{BackendProver, Logins, user_secrets};
 pub use self::bind::BuildError;
 use self::front::{Front, Hall};
 use self::reload::Reloader;
 use self::snapshots::Snapshots;
 use self::targets::Targets;
 use crate::admin::{self, AdminContext, Latch, Readiness, Scope, Token};
-use crate::client::accounts::Accounts;
 use crate::client::listener::Listener;
-use crate::config::{Environment, Live, Role, Secrets, Settings};
+use crate::config::{Environment, Live, Secrets, Settings};
 use crate::drain::{Drained, Ending, Request, Signals, Stages};
 use crate::logging::Logging;
 use crate::metrics::Metrics;
-use crate::session::directory::Directory;
 
 /// How long background work may take to end.
 const FINISH: Duration = Duration::from_secs(6);
@@ -84,12 +82,20 @@ impl Server {
     /// # Errors
     /// [`BuildError`]; nothing stays bound then.
     pub async fn build(startup: Startup) -> Result<Self, BuildError> {
-        let Startup { settings, secrets, environment, config, logging } = startup;
+        let Startup {
+            settings,
+            secrets,
+            environment,
+            config,
+            logging,
+        } = startup;
         let signals = Signals::new().map_err(BuildError::Signals)?;
         let token = bind::admin_token(&secrets)?;
         let readiness = Readiness::new();
         let metrics = Arc::new(Metrics::new());
-        metrics.process.config_loaded(&settings.checksum(), SystemTime::now());
+        metrics
+            .process
+            .config_loaded(&settings.checksum(), SystemTime::now());
         let live = Arc::new(Live::new(settings));
         let targets = Arc::new(Targets::new(&live, &metrics)?);
         let (reloaded, reloads) = watch::channel(0);
@@ -114,7 +120,16 @@ impl Server {
         });
         let admin = admin_context(&hall, readiness, token);
         let background = TaskTracker::new();
-        Ok(Self { hall, fronts, admin, admin_listeners, reloader, signals, latches, background })
+        Ok(Self {
+            hall,
+            fronts,
+            admin,
+            admin_listeners,
+            reloader,
+            signals,
+            latches,
+            background,
+        })
     }
 
     /// Serves until a signal ends it; the exit code.
@@ -152,17 +167,24 @@ impl Server {
 
     fn start_background(&mut self, stages: &Stages) {
         let reloads = self.reloader.reloaded.subscribe();
-        self.hall.targets.start(&self.background, &reloads, &stages.shutdown);
+        self.hall
+            .targets
+            .start(&self.background, &reloads, &stages.shutdown);
         for (listener, scope) in self.admin_listeners.drain(..) {
             let (admin, shutdown) = (Arc::clone(&self.admin), stages.shutdown.clone());
-            self.background.spawn(admin::serve(listener, admin, scope, shutdown));
+            self.background
+                .spawn(admin::serve(listener, admin, scope, shutdown));
         }
     }
 
     /// The first lines of the log: what this is, where it listens, what is behind it.
     fn announce(&self) {
         let settings = self.hall.live.snapshot();
-        info!(version = env!("CARGO_PKG_VERSION"), pid = std::process::id(), "sidepool starts");
+        info!(
+            version = env!("CARGO_PKG_VERSION"),
+            pid = std::process::id(),
+            "sidepool starts"
+        );
         for warning in settings.warnings() {
             warn!(key = warning.subject, "{}", warning.message);
         }
@@ -183,7 +205,9 @@ impl Server {
             info!(address = member.name, role, %tls, "database server");
         }
         if settings.backend.addresses.len() > 1 {
-            warn!("several database servers: the first is taken to be the writer, the others replicas");
+            warn!(
+                "several database servers: the first is taken to be the writer, the others replicas"
+            );
         }
     }
 }
@@ -195,7 +219,12 @@ fn admin_context(hall: &Hall, readiness: Readiness, token: Option<Token>) -> Arc
         settings: Arc::clone(&hall.live),
     });
     let metrics = Arc::clone(&hall.metrics);
-    Arc::new(AdminContext { metrics, readiness, sources, token })
+    Arc::new(AdminContext {
+        metrics,
+        readiness,
+        sources,
+        token,
+    })
 }
 
 /// Waits for a signal that asks for the end; reloads at those that ask for it.
@@ -219,7 +248,11 @@ async fn drain(hall: &Hall, readiness: &Readiness, background: &TaskTracker, lim
     let began = tokio::time::Instant::now();
     let clients = hall.directory.len();
     match hall.stages.send_clients_away(limit).await {
-        Drained::All => info!(clients, seconds = began.elapsed().as_secs_f32(), "all clients have left"),
+        Drained::All => info!(
+            clients,
+            seconds = began.elapsed().as_secs_f32(),
+            "all clients have left"
+        ),
         Drained::Cut(left) => warn!(
             clients = left,
             drain_timeout = ?limit,
@@ -229,7 +262,10 @@ async fn drain(hall: &Hall, readiness: &Readiness, background: &TaskTracker, lim
     hall.targets.close().await;
     hall.stages.shutdown.cancel();
     background.close();
-    if tokio::time::timeout(FINISH, background.wait()).await.is_err() {
+    if tokio::time::timeout(FINISH, background.wait())
+        .await
+        .is_err()
+    {
         warn!("some background work did not end in time");
     }
 }

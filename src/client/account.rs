@@ -144,6 +144,14 @@ impl Account {
         id
     }
 
+    /// The database accepted this secret just now.
+    pub(super) fn confirm(&self, id: SecretId) {
+        let mut secrets = self.secrets.lock();
+        if let Some(known) = secrets.iter_mut().find(|known| known.id == id) {
+            known.standing = Standing::Proved { at: Instant::now() };
+        }
+    }
+
     /// Puts `secret` in the settings' place: what was there before stays good until `grace` has passed.
     pub(super) fn replace_configured(&self, ids: &Ids, secret: &Secret, grace: Duration) {
         let until = Instant::now() + grace;

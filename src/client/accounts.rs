@@ -215,7 +215,16 @@ impl Accounts {
         }
     }
 
+    /// A login with this secret has succeeded outside of a proof, and the secret was used in it: as good as
+    /// a proof, so a pool that grows now and then spares the next client one.
+    pub fn confirmed(&self, account: &Account, secret: SecretId) {
+        if self.shared.mode == AuthMode::Passthrough {
+            account.confirm(secret);
+        }
+    }
+
     /// The database denied a login with this secret, outside of a proof: forgets it, as a failed proof would.
+    /// In mode `users` nothing is forgotten, since the settings decide.
     pub fn denied(&self, account: &Arc<Account>, secret: SecretId) {
         if self.shared.mode == AuthMode::Passthrough
             && let Some(secret) = account.forget_id(secret)

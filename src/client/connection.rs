@@ -34,6 +34,9 @@ use crate::transport::Stream;
 /// How long a client may take to accept its last packet, and one that was told an error to close its side.
 pub(super) const LINGER: Duration = Duration::from_secs(1);
 
+/// Bytes of a rejected client's user name that are kept.
+const SHOWN_USER: usize = 128;
+
 /// `SERVER_SESSION_STATE_CHANGED`: tracker data follows in the OK.
 const SESSION_STATE_CHANGED: u16 = 0x4000;
 
@@ -71,7 +74,8 @@ pub struct GreetingFacts {
     pub collation: u8,
     /// Status flags (autocommit).
     pub status: u16,
-    /// The first plugin: what the backends' own clients expect.
+    /// The first plugin: what the backends' own clients expect, [`Plugin::CachingSha2`] for MySQL and
+    /// [`Plugin::MysqlNative`] for MariaDB.
     pub auth_plugin: Plugin,
 }
 
@@ -286,6 +290,11 @@ impl Authenticated {
         &self.facts
     }
 
+    /// Whether the client speaks TLS.
+    pub const fn is_tls(&self) -> bool {
+        self.wire.stream.is_tls()
+    }
+
     /// Sends the OK. What comes next on the stream is the client's first command.
     ///
     /// # Errors
@@ -348,7 +357,10 @@ impl Rejected {
         Self {
             reason: stop.reason,
             peer,
-            user,
+            user: user.map(|mut user| {
+                user.truncate(SHOWN_USER);
+                user
+            }),
             detail: stop.detail,
         }
     }

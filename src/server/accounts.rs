@@ -72,14 +72,19 @@ impl Credentials for Account {
     }
 
     fn secrets(&self) -> Vec<Secret> {
-        self.login_secret().map(|known| known.secret).into_iter().collect()
+        self.login_secret()
+            .map(|known| known.secret)
+            .into_iter()
+            .collect()
     }
 }
 
 /// The passwords of `[[auth.user]]` in the form that logins use.
 pub(super) fn user_secrets(secrets: &Secrets) -> BTreeMap<String, Secret> {
     let users = secrets.users.iter();
-    users.map(|(name, secret)| (name.clone(), Secret::new(secret.expose()))).collect()
+    users
+        .map(|(name, secret)| (name.clone(), Secret::new(secret.expose())))
+        .collect()
 }
 
 impl Default for Logins {
@@ -109,9 +114,17 @@ impl Logins {
     }
 
     /// A client came in with that password.
-    pub(super) fn enter(self: &Arc<Self>, id: u32, account: AccountId, secret: SecretId) -> LoggedIn {
+    pub(super) fn enter(
+        self: &Arc<Self>,
+        id: u32,
+        account: AccountId,
+        secret: SecretId,
+    ) -> LoggedIn {
         self.clients.lock().insert(id, (account, secret));
-        LoggedIn { logins: Arc::clone(self), id }
+        LoggedIn {
+            logins: Arc::clone(self),
+            id,
+        }
     }
 
     /// Whether a client that is `account` now may go on being it when `revoked` is no longer good.
@@ -155,7 +168,9 @@ impl Prover for BackendProver {
             }
         }
         let clients = self.directory.list();
-        let theirs = clients.iter().filter(|client| client.identity.account_id == id.get());
+        let theirs = clients
+            .iter()
+            .filter(|client| client.identity.account_id == id.get());
         let mut ended = 0;
         for client in theirs.filter(|client| !self.logins.survives(client.id, id, secret)) {
             if let Some(entry) = self.directory.get(client.id) {
@@ -185,7 +200,9 @@ async fn log_in(
     let until = Instant::now() + limit;
     let mut pause = FULL_PAUSE;
     loop {
-        let proved = target.prove(&key, request.secret.clone(), habit.collation).await;
+        let proved = target
+            .prove(&key, request.secret.clone(), habit.collation)
+            .await;
         let full = match &proved {
             Err(BorrowError::Connect(error)) => {
                 matches!(&**error, DialError::Login(error) if error.is_full())

@@ -87,11 +87,15 @@ pub(super) fn admin_token(secrets: &Secrets) -> Result<Option<Token>, BuildError
     let Some(secret) = &secrets.admin_token else {
         return Ok(None);
     };
-    Ok(Some(Token::parse(&String::from_utf8_lossy(secret.expose()))?))
+    Ok(Some(Token::parse(&String::from_utf8_lossy(
+        secret.expose(),
+    ))?))
 }
 
 /// TLS of each listener, in order; `None` for those that have none.
-pub(super) fn listeners_tls(settings: &Settings) -> Result<Vec<Option<Arc<ServerTls>>>, BuildError> {
+pub(super) fn listeners_tls(
+    settings: &Settings,
+) -> Result<Vec<Option<Arc<ServerTls>>>, BuildError> {
     let listeners = settings.listener.iter().enumerate();
     let made = listeners.map(|(at, listener)| match ServerTls::new(&listener.tls) {
         Ok(tls) => Ok(tls.map(Arc::new)),
@@ -126,16 +130,29 @@ pub(super) async fn admin_listeners(
 ) -> Result<Vec<(TcpListener, Scope)>, BuildError> {
     let addresses = [
         ("admin.address", &settings.admin.address, Scope::Full),
-        ("admin.metrics_address", &settings.admin.metrics_address, Scope::MetricsOnly),
+        (
+            "admin.metrics_address",
+            &settings.admin.metrics_address,
+            Scope::MetricsOnly,
+        ),
     ];
     let mut bound = Vec::new();
     for (key, address, scope) in addresses {
         let Some(address) = address else { continue };
         let ListenAddress::Tcp { host, port } = address else {
-            return Err(BuildError::AdminUnix { key, address: address.clone() });
+            return Err(BuildError::AdminUnix {
+                key,
+                address: address.clone(),
+            });
         };
-        let failed = |source| BuildError::Admin { key, address: address.clone(), source };
-        let resolved = tokio::net::lookup_host((host.as_str(), *port)).await.map_err(failed)?;
+        let failed = |source| BuildError::Admin {
+            key,
+            address: address.clone(),
+            source,
+        };
+        let resolved = tokio::net::lookup_host((host.as_str(), *port))
+            .await
+            .map_err(failed)?;
         for socket in resolved {
             bound.push((listen(socket).map_err(failed)?, scope));
         }
@@ -144,7 +161,11 @@ pub(super) async fn admin_listeners(
 }
 
 fn listen(address: std::net::SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     // Else a restart would wait for the old process's connections in TIME_WAIT.
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {

@@ -14,7 +14,10 @@ const USUAL_MAX_CONNECTIONS: u64 = 151;
 /// Raises the soft limit to the hard one, and says so if that is too low for the settings.
 pub(super) fn raise(settings: &Settings) {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    let wanted = Rlimit { current: maximum, maximum };
+    let wanted = Rlimit {
+        current: maximum,
+        maximum,
+    };
     let available = match setrlimit(Resource::Nofile, wanted) {
         Ok(()) => maximum,
         Err(error) => {
@@ -35,7 +38,11 @@ pub(super) fn raise(settings: &Settings) {
 
 /// Descriptors in use at most.
 fn needed(settings: &Settings) -> u64 {
-    let clients: usize = settings.listener.iter().map(|listener| listener.max_clients).sum();
+    let clients: usize = settings
+        .listener
+        .iter()
+        .map(|listener| listener.max_clients)
+        .sum();
     let per_backend = match settings.pool.max_connections {
         0 => USUAL_MAX_CONNECTIONS,
         set => set as u64,

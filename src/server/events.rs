@@ -7,16 +7,14 @@ use parking_lot::Mutex;
 use crate::backend::dial::Address;
 use crate::backend::dialer::Dialer;
 use crate::backend::tls::TlsMode;
-use crate::metrics::{
-    BackendMetrics, ConnectionState, IdleFit, Outcome, PoolMetrics, Tls,
-};
+use crate::metrics::{BackendMetrics, ConnectionState, IdleFit, Outcome, PoolMetrics, Tls};
 use crate::pool::{BorrowEnd, Counts, DialOutcome, Events, Fit, Origin};
 use crate::protocol::capability::Capabilities;
 use crate::reason::RetireReason;
 
 /// Counts what happens in one backend's pool.
 #[derive(Debug)]
-pub struct PoolEvents {
+pub(super) struct PoolEvents {
     pool: PoolMetrics,
     backend: BackendMetrics,
     dialer: Dialer,
@@ -27,14 +25,20 @@ pub struct PoolEvents {
 
 impl PoolEvents {
     /// Counts in these handles.
-    pub const fn new(
+    pub(super) const fn new(
         pool: PoolMetrics,
         backend: BackendMetrics,
         dialer: Dialer,
         tls: TlsMode,
     ) -> Self {
         let shown = Mutex::new(0);
-        Self { pool, backend, dialer, tls, shown }
+        Self {
+            pool,
+            backend,
+            dialer,
+            tls,
+            shown,
+        }
     }
 
     /// Whether connections to this server are encrypted, which mode and server decide for all of them alike.
@@ -126,7 +130,12 @@ mod tests {
         let dialer = Dialer::new(address, BackendTls::off(), live, StateIds::default());
         let (pool, backend) = (metrics.pool("x"), metrics.backend("x"));
         let events = PoolEvents::new(pool.clone(), backend.clone(), dialer, TlsMode::Required);
-        let counts = |version, idle| Counts { version, idle, waiters: idle, ..Counts::default() };
+        let counts = |version, idle| Counts {
+            version,
+            idle,
+            waiters: idle,
+            ..Counts::default()
+        };
         events.counts(counts(7, 2));
         events.counts(counts(6, 9));
         assert_eq!(pool.connections.get(ConnectionState::Idle).get(), 2);

@@ -46,7 +46,10 @@ impl Failure {
             DialError::NoSecret => {
                 let message = "Access denied: the database no longer accepts this password";
                 let error = server_error(1045, *b"28000", message);
-                Self { error, reason: RejectReason::AccessDenied }
+                Self {
+                    error,
+                    reason: RejectReason::AccessDenied,
+                }
             }
             DialError::Login(LoginError::Refused(error)) => {
                 let reason = match LoginError::Refused(error.clone()).denial() {
@@ -55,7 +58,10 @@ impl Failure {
                     }
                     None => RejectReason::BackendUnavailable,
                 };
-                Self { error: error.clone(), reason }
+                Self {
+                    error: error.clone(),
+                    reason,
+                }
             }
             DialError::Login(LoginError::NotProof | LoginError::Declined(_)) => Self {
                 error: server_error(UNKNOWN, *b"HY000", &format!("Sidepool: {error}")),
@@ -112,11 +118,6 @@ pub(super) fn server_error(code: u16, sqlstate: [u8; 5], message: &str) -> Serve
     }
 }
 
-/// The error for clients that come when Sidepool is about to end.
-pub(super) fn shutdown_error() -> ServerError {
-    server_error(SHUTDOWN.0, *b"08S01", SHUTDOWN.1)
-}
-
 fn unavailable(code: u16, message: &str) -> Failure {
     Failure {
         error: server_error(code, *b"HY000", message),
@@ -150,15 +151,30 @@ mod tests {
 
     #[test]
     fn an_unreachable_server_is_named_and_the_servers_own_words_are_kept() {
-        let address = Address::Tcp { host: "db".to_owned(), port: 3306 };
+        let address = Address::Tcp {
+            host: "db".to_owned(),
+            port: 3306,
+        };
         let source = io::Error::from(io::ErrorKind::ConnectionRefused);
         let unreachable = of(LoginError::Unreachable { address, source }.into());
-        assert_eq!((unreachable.error.code, unreachable.reason), (2003, RejectReason::BackendUnavailable));
-        assert!(text(&unreachable).contains("the database at db:3306"), "{unreachable:?}");
+        assert_eq!(
+            (unreachable.error.code, unreachable.reason),
+            (2003, RejectReason::BackendUnavailable)
+        );
+        assert!(
+            text(&unreachable).contains("the database at db:3306"),
+            "{unreachable:?}"
+        );
 
         let locked = server_error(3118, *b"HY000", "Account is locked.");
         let refused = of(LoginError::Refused(locked.clone()).into());
-        assert_eq!(refused, Failure { error: locked, reason: RejectReason::AccessDenied });
+        assert_eq!(
+            refused,
+            Failure {
+                error: locked,
+                reason: RejectReason::AccessDenied
+            }
+        );
         let full = server_error(1040, *b"08004", "Too many connections");
         let refused = of(LoginError::Refused(full).into());
         assert_eq!(refused.reason, RejectReason::BackendUnavailable);
@@ -169,7 +185,13 @@ mod tests {
         let waited = Duration::from_secs(120);
         let timeout = Failure::of_target(&BorrowError::Timeout { waited, ahead: 0 }, "db");
         assert_eq!(timeout.error.code, 9501);
-        assert_eq!(text(&timeout), "Timed-out waiting to acquire database connection");
-        assert_eq!(Failure::of_target(&BorrowError::Closed, "db").reason, RejectReason::Drain);
+        assert_eq!(
+            text(&timeout),
+            "Timed-out waiting to acquire database connection"
+        );
+        assert_eq!(
+            Failure::of_target(&BorrowError::Closed, "db").reason,
+            RejectReason::Drain
+        );
     }
 }

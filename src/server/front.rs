@@ -19,9 +19,7 @@ use crate::backend::key::{Credentials, PoolKey};
 use crate::backend::state::{Family, State};
 use crate::client::accounts::{Account, Accounts};
 use crate::client::authenticate::Judge;
-use crate::client::connection::{
-    Authenticated, ClientFacts, Door, GreetingFacts, LoginOk, Rejected, Terms,
-};
+use crate::client::connection::{ClientFacts, Door, GreetingFacts, LoginOk, Rejected, Terms};
 use crate::client::listener::{Accepted, Handler, Peer};
 use crate::client::tls::{Origin, ServerTls, TlsDemand};
 use crate::config::{ListenerSettings, Live, Role, Secrets};
@@ -96,7 +94,11 @@ impl Hall {
             logins: Arc::clone(&logins),
         };
         let auth = live.load().auth.clone();
-        let accounts = Arc::new(Accounts::new(auth, &user_secrets(secrets), Arc::new(prover)));
+        let accounts = Arc::new(Accounts::new(
+            auth,
+            &user_secrets(secrets),
+            Arc::new(prover),
+        ));
         let judge = Judge {
             accounts: Arc::clone(&accounts),
             rsa: Arc::new(RsaKey::generate()?),
@@ -139,7 +141,12 @@ impl Hall {
     /// The roles that the listeners have.
     pub(super) fn roles(&self) -> Vec<Role> {
         let settings = self.live.load();
-        let has = |role: &Role| settings.listener.iter().any(|listener| listener.role == *role);
+        let has = |role: &Role| {
+            settings
+                .listener
+                .iter()
+                .any(|listener| listener.role == *role)
+        };
         Role::ALL.iter().copied().filter(has).collect()
     }
 }
@@ -155,7 +162,11 @@ impl Front {
             tls,
             proxy_protocol_from: listener.proxy_protocol_from.clone(),
         };
-        Self { hall, door, role: listener.role }
+        Self {
+            hall,
+            door,
+            role: listener.role,
+        }
     }
 
     /// TLS in a log line.
@@ -201,15 +212,33 @@ impl Front {
         }
         let (stream, _) = authenticated.accept(&ok).await?;
         let context = Arc::clone(&hall.contexts[place]);
-        Ok(Entrant { stream, login, registration, context, logged_in })
+        Ok(Entrant {
+            stream,
+            login,
+            registration,
+            context,
+            logged_in,
+        })
     }
 
     async fn run(&self, entrant: Entrant) -> CloseReason {
-        let Entrant { stream, login, registration, context, logged_in: _logged_in } = entrant;
+        let Entrant {
+            stream,
+            login,
+            registration,
+            context,
+            logged_in: _logged_in,
+        } = entrant;
         let id = registration.id();
         let user = String::from_utf8_lossy(&login.identity.user).into_owned();
         let source = login.identity.source.clone();
-        debug!(id, user, source, tls = login.identity.tls, "client logged in");
+        debug!(
+            id,
+            user,
+            source,
+            tls = login.identity.tls,
+            "client logged in"
+        );
         let session = run_session(context, Conn::new(stream), login, registration);
         let reason = tokio::select! {
             reason = session => reason,
@@ -227,7 +256,11 @@ impl Front {
 
 impl Handler for Front {
     async fn serve(self: Arc<Self>, accepted: Accepted) {
-        let Accepted { stream, peer, permit } = accepted;
+        let Accepted {
+            stream,
+            peer,
+            permit,
+        } = accepted;
         let arrival = Arrival::new(&self.hall.metrics.clients);
         let entrant = tokio::select! {
             biased;
@@ -288,9 +321,20 @@ pub(super) async fn begin(
             selected.map_err(|error| Failure::of_database(error, &member.name))?
         }
     };
-    let ok = LoginOk { status: status(&state).0, ..LoginOk::default() };
+    let ok = LoginOk {
+        status: status(&state).0,
+        ..LoginOk::default()
+    };
     let identity = identity(facts, tls);
-    let login = Login { key, capabilities: facts.capabilities, first, state, identity };
+    let client = Arc::new(facts.clone());
+    let login = Login {
+        key,
+        capabilities: facts.capabilities,
+        first,
+        state,
+        identity,
+        client,
+    };
     Ok(Beginning { login, ok })
 }
 
@@ -298,8 +342,15 @@ fn identity(facts: &ClientFacts, tls: bool) -> Identity {
     let named = |(name, _): &&(Bytes, Bytes)| name == &b"program_name"[..];
     Identity {
         user: facts.account.user().clone(),
-        program_name: facts.attributes.iter().find(named).map(|(_, value)| value.clone()),
-        source: facts.peer.ip().map_or_else(|| "unix".to_owned(), |ip| ip.to_string()),
+        program_name: facts
+            .attributes
+            .iter()
+            .find(named)
+            .map(|(_, value)| value.clone()),
+        source: facts
+            .peer
+            .ip()
+            .map_or_else(|| "unix".to_owned(), |ip| ip.to_string()),
         tls,
         account_id: facts.account.id().get(),
     }
@@ -312,7 +363,9 @@ fn status(state: &State) -> StatusFlags {
     if matches!(text("autocommit"), Some(b"1" | b"ON")) {
         flags |= StatusFlags::AUTOCOMMIT;
     }
-    let mut modes = text("sql_mode").unwrap_or_default().split(|&byte| byte == b',');
+    let mut modes = text("sql_mode")
+        .unwrap_or_default()
+        .split(|&byte| byte == b',');
     if modes.any(|mode| mode == b"NO_BACKSLASH_ESCAPES") {
         flags |= StatusFlags::NO_BACKSLASH_ESCAPES;
     }
@@ -352,7 +405,12 @@ async fn turn_away(mut stream: Stream, peer: Peer, backends: &str) -> Rejected {
     // It is closed either way.
     let _ = tokio::time::timeout(LINGER, farewell).await;
     let detail = String::from_utf8_lossy(&failure.error.message).into_owned();
-    Rejected { reason: failure.reason, peer, user: None, detail }
+    Rejected {
+        reason: failure.reason,
+        peer,
+        user: None,
+        detail,
+    }
 }
 
 /// The session, from the final OK to the close.
@@ -362,5 +420,7 @@ async fn run_session(
     login: Login,
     registration: Registration,
 ) -> CloseReason {
-    crate::session::Session::new(context, client, login, registration).run().await
+    crate::session::Session::new(context, client, login, registration)
+        .run()
+        .await
 }

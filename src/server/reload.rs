@@ -17,46 +17,55 @@ use crate::metrics::Metrics;
 
 /// Where settings come from, and what has to learn of a change.
 #[derive(Debug)]
-pub struct Reloader {
+pub(super) struct Reloader {
     /// `--config`.
-    pub config: Option<PathBuf>,
+    pub(super) config: Option<PathBuf>,
     /// The environment as it was at the start; a process's own does not change.
-    pub environment: Environment,
+    pub(super) environment: Environment,
     /// The settings in force.
-    pub live: Arc<Live>,
+    pub(super) live: Arc<Live>,
     /// Users and passwords.
-    pub accounts: Arc<Accounts>,
+    pub(super) accounts: Arc<Accounts>,
     /// The listeners' certificates, by the listeners' places.
-    pub tls: Vec<Option<Arc<ServerTls>>>,
+    pub(super) tls: Vec<Option<Arc<ServerTls>>>,
     /// The pools.
-    pub targets: Arc<Targets>,
+    pub(super) targets: Arc<Targets>,
     /// Logging.
-    pub logging: Logging,
+    pub(super) logging: Logging,
     /// Counts reloads.
-    pub metrics: Arc<Metrics>,
+    pub(super) metrics: Arc<Metrics>,
     /// Sent a message at each change.
-    pub reloaded: watch::Sender<u64>,
+    pub(super) reloaded: watch::Sender<u64>,
 }
 
 impl Reloader {
     /// Reads file, environment, secrets and certificates again and puts them in force, or says why not
     /// and leaves everything as it is. Blocks on files.
-    pub fn reload(&self) {
+    pub(super) fn reload(&self) {
         match self.try_reload() {
             Ok(changes) => {
                 for change in &changes {
                     audit(change);
                 }
                 let checksum = self.live.load().checksum();
-                self.metrics.process.config_loaded(&checksum, SystemTime::now());
+                self.metrics
+                    .process
+                    .config_loaded(&checksum, SystemTime::now());
                 info!(changes = changes.len(), checksum, "settings reloaded");
             }
             Err(problems) => {
                 self.metrics.process.reload_failures.inc();
                 for problem in &problems.0 {
-                    error!(key = problem.subject, problem = problem.message, "settings refused");
+                    error!(
+                        key = problem.subject,
+                        problem = problem.message,
+                        "settings refused"
+                    );
                 }
-                error!(problems = problems.0.len(), "settings not reloaded: the old ones stay in force");
+                error!(
+                    problems = problems.0.len(),
+                    "settings not reloaded: the old ones stay in force"
+                );
             }
         }
     }
@@ -68,7 +77,8 @@ impl Reloader {
         self.try_certificates(&new)?;
         let changes = self.live.apply(&new)?;
         let now = self.live.snapshot();
-        self.accounts.reload(now.auth.clone(), &user_secrets(&secrets));
+        self.accounts
+            .reload(now.auth.clone(), &user_secrets(&secrets));
         self.reload_certificates(&now);
         self.logging.set_level(&now.log.level);
         for member in self.targets.members() {
@@ -84,10 +94,17 @@ impl Reloader {
         let tried = listeners.filter_map(|(at, listener)| {
             let error = ServerTls::new(&listener.tls).err()?;
             let subject = format!("listener[{at}].tls");
-            Some(Problem { subject, message: error.to_string() })
+            Some(Problem {
+                subject,
+                message: error.to_string(),
+            })
         });
         let problems: Vec<_> = tried.collect();
-        if problems.is_empty() { Ok(()) } else { Err(Problems(problems)) }
+        if problems.is_empty() {
+            Ok(())
+        } else {
+            Err(Problems(problems))
+        }
     }
 
     fn reload_certificates(&self, now: &Settings) {
@@ -104,7 +121,12 @@ impl Reloader {
 
 /// Settings hold no secrets, so a change can be shown whole.
 fn audit(change: &Change) {
-    let Change { key, old, new, outcome } = change;
+    let Change {
+        key,
+        old,
+        new,
+        outcome,
+    } = change;
     match outcome {
         Outcome::Applied => info!(key, %old, %new, "setting changed"),
         Outcome::NeedsRestart => {

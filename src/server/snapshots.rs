@@ -13,13 +13,13 @@ use crate::session::directory::{Activity, ClientView, Directory};
 
 /// Where the snapshots come from.
 #[derive(Debug)]
-pub struct Snapshots {
+pub(super) struct Snapshots {
     /// Who is connected.
-    pub directory: Arc<Directory>,
+    pub(super) directory: Arc<Directory>,
     /// The backend servers.
-    pub targets: Arc<Targets>,
+    pub(super) targets: Arc<Targets>,
     /// The settings in force.
-    pub settings: Arc<Live>,
+    pub(super) settings: Arc<Live>,
 }
 
 impl Sources for Snapshots {
@@ -61,7 +61,11 @@ fn client(view: &ClientView) -> ClientSnapshot {
         },
         pin_reason: view.pin,
         connected_seconds: view.age.as_secs_f64(),
-        idle_seconds: if in_flight { 0.0 } else { view.idle.as_secs_f64() },
+        idle_seconds: if in_flight {
+            0.0
+        } else {
+            view.idle.as_secs_f64()
+        },
         commands: view.commands,
         backend_connection_id: view.backend_thread,
     }
@@ -73,16 +77,18 @@ fn pools(member: &Member) -> Vec<PoolSnapshot> {
     let mut rows: BTreeMap<u64, PoolSnapshot> = BTreeMap::new();
     for (key, key_stats) in &stats.keys {
         let account = key.credentials();
-        let row = rows.entry(account.account_id()).or_insert_with(|| PoolSnapshot {
-            backend: member.name.clone(),
-            user: Text::from(account.user()),
-            idle: 0,
-            borrowed: 0,
-            dialing: 0,
-            waiters: 0,
-            oldest_waiter_seconds: None,
-            max_connections: stats.limits.max_connections,
-        });
+        let row = rows
+            .entry(account.account_id())
+            .or_insert_with(|| PoolSnapshot {
+                backend: member.name.clone(),
+                user: Text::from(account.user()),
+                idle: 0,
+                borrowed: 0,
+                dialing: 0,
+                waiters: 0,
+                oldest_waiter_seconds: None,
+                max_connections: stats.limits.max_connections,
+            });
         row.idle += key_stats.idle;
         row.borrowed += key_stats.borrowed;
         row.dialing += key_stats.dialing;
@@ -99,7 +105,9 @@ fn backend(member: &Member) -> BackendSnapshot {
         address: member.name.clone(),
         role: member.role,
         up: member.is_up(),
-        server_version: dialer.greeted().map(|greeted| Text::from(&*greeted.version)),
+        server_version: dialer
+            .greeted()
+            .map(|greeted| Text::from(&*greeted.version)),
         max_connections: limits.max_connections,
         wait_timeout_seconds: limits.wait_timeout.map(|timeout| timeout.as_secs()),
         last_error: None,
@@ -121,14 +129,33 @@ mod tests {
         let settings = Arc::new(Live::new(settings));
         let targets = Arc::new(Targets::new(&settings, &Metrics::new()).unwrap());
         let directory = Arc::new(Directory::default());
-        let ids = [directory.next_id(), directory.next_id(), directory.next_id()];
-        let identity = Identity { user: "app".into(), source: "unix".to_owned(), ..Identity::default() };
-        let registered: Vec<_> = ids.iter().rev().map(|id| directory.register(*id, identity.clone())).collect();
+        let ids = [
+            directory.next_id(),
+            directory.next_id(),
+            directory.next_id(),
+        ];
+        let identity = Identity {
+            user: "app".into(),
+            source: "unix".to_owned(),
+            ..Identity::default()
+        };
+        let registered: Vec<_> = ids
+            .iter()
+            .rev()
+            .map(|id| directory.register(*id, identity.clone()))
+            .collect();
         registered[0].set_activity(Activity::Waiting);
 
-        let snapshots = Snapshots { directory, targets, settings };
+        let snapshots = Snapshots {
+            directory,
+            targets,
+            settings,
+        };
         let clients = snapshots.clients();
-        assert_eq!(clients.iter().map(|client| client.id).collect::<Vec<_>>(), ids);
+        assert_eq!(
+            clients.iter().map(|client| client.id).collect::<Vec<_>>(),
+            ids
+        );
         assert_eq!(clients[2].state, ClientState::Waiting);
         assert_eq!(clients[2].idle_seconds, 0.0);
         assert_eq!(clients[0].user.as_str(), "app");

@@ -31,20 +31,20 @@ const GOODBYE: Duration = Duration::from_secs(3);
 
 /// All backend servers, in the order of `backend.addresses`; never none.
 #[derive(Debug)]
-pub struct Targets {
+pub(super) struct Targets {
     members: Vec<Member>,
     next_reader: AtomicUsize,
 }
 
 /// One backend server.
 #[derive(Debug)]
-pub struct Member {
+pub(super) struct Member {
     /// The configured address.
-    pub name: String,
+    pub(super) name: String,
     /// The server.
-    pub target: Target,
+    pub(super) target: Target,
     /// What it is used for.
-    pub role: BackendRole,
+    pub(super) role: BackendRole,
     pool: PoolMetrics,
     metrics: BackendMetrics,
 }
@@ -54,7 +54,7 @@ impl Targets {
     ///
     /// # Errors
     /// If `backend.tls` cannot be used.
-    pub fn new(live: &Arc<Live>, metrics: &Metrics) -> Result<Self, TlsSetupError> {
+    pub(super) fn new(live: &Arc<Live>, metrics: &Metrics) -> Result<Self, TlsSetupError> {
         let settings = live.snapshot();
         let tls = backend_tls(&settings.backend.tls)?;
         let ids = StateIds::default();
@@ -85,33 +85,37 @@ impl Targets {
     }
 
     /// All of them.
-    pub fn members(&self) -> &[Member] {
+    pub(super) fn members(&self) -> &[Member] {
         &self.members
     }
 
     /// Where the next client of a listener with that role goes: its place in
     /// [`members`](Self::members). Readers take turns, those that were never reached left out; without
     /// any the writer reads.
-    pub fn serving(&self, role: Role) -> usize {
+    pub(super) fn serving(&self, role: Role) -> usize {
         let readers = self.members.len() - 1;
         if role == Role::Writer || readers == 0 {
             return 0;
         }
         let turn = self.next_reader.fetch_add(1, Ordering::Relaxed);
         let in_turn = (0..readers).map(|ahead| 1 + (turn.wrapping_add(ahead)) % readers);
-        let mut reached = in_turn.filter(|&at| self.members[at].target.dialer().greeted().is_some());
+        let mut reached =
+            in_turn.filter(|&at| self.members[at].target.dialer().greeted().is_some());
         reached.next().unwrap_or(0)
     }
 
     /// Where a password is proved: at the writer, or, if it was never reached, at any that was.
-    pub fn proving(&self) -> &Member {
+    pub(super) fn proving(&self) -> &Member {
         let reached = |member: &&Member| member.target.dialer().greeted().is_some();
-        self.members.iter().find(reached).unwrap_or(&self.members[0])
+        self.members
+            .iter()
+            .find(reached)
+            .unwrap_or(&self.members[0])
     }
 
     /// What clients of listeners with that role are greeted with: of the servers that may serve them the
     /// lowest version, and the capabilities that all of them have. `None` until the first is reached.
-    pub fn greeting(&self, role: Role) -> Option<Greeted> {
+    pub(super) fn greeting(&self, role: Role) -> Option<Greeted> {
         let serves = |member: &&Member| match role {
             Role::Writer => member.role == BackendRole::Writer,
             // The writer reads where no reader can.
@@ -122,7 +126,7 @@ impl Targets {
     }
 
     /// The configured addresses of the servers that clients of that role need, for messages.
-    pub fn names(&self, role: Role) -> String {
+    pub(super) fn names(&self, role: Role) -> String {
         let names = self.members.iter().map(|member| member.name.as_str());
         match role {
             Role::Writer => self.members[0].name.clone(),
@@ -131,7 +135,7 @@ impl Targets {
     }
 
     /// Begins to keep all pools in order, until `shutdown`.
-    pub fn start(
+    pub(super) fn start(
         self: &Arc<Self>,
         tasks: &TaskTracker,
         reloaded: &watch::Receiver<u64>,
@@ -147,7 +151,7 @@ impl Targets {
     }
 
     /// Opens `latch` as soon as clients of all these roles can be greeted.
-    pub async fn open_when_reached(&self, roles: &[Role], latch: Latch) {
+    pub(super) async fn open_when_reached(&self, roles: &[Role], latch: Latch) {
         while roles.iter().any(|role| self.greeting(*role).is_none()) {
             tokio::time::sleep(LOOK_EVERY).await;
         }
@@ -156,12 +160,12 @@ impl Targets {
     }
 
     /// Holds readiness back until the database is reached.
-    pub fn latch(&self, readiness: &Readiness) -> Latch {
+    pub(super) fn latch(&self, readiness: &Readiness) -> Latch {
         readiness.latch(format!("the database at {}", self.names(Role::Writer)))
     }
 
     /// Closes all pools and waits, for a while, until the servers have let go of their connections.
-    pub async fn close(&self) {
+    pub(super) async fn close(&self) {
         for member in &self.members {
             member.target.pool().close();
         }
@@ -196,7 +200,9 @@ impl Member {
         self.target.apply_settings();
         let whole = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
         let metrics = &self.metrics;
-        metrics.server_max_connections.set(whole(server.max_connections.unwrap_or(0)));
+        metrics
+            .server_max_connections
+            .set(whole(server.max_connections.unwrap_or(0)));
         let wait_timeout = server.wait_timeout.map_or(0, |timeout| timeout.as_secs());
         metrics.server_wait_timeout.set(whole(wait_timeout));
         // Before the server has said what it allows, the pool's limit is a guess.
@@ -217,7 +223,7 @@ impl Member {
     }
 
     /// Whether it can be used, as far as is known.
-    pub fn is_up(&self) -> bool {
+    pub(super) fn is_up(&self) -> bool {
         self.metrics.up.get() == 1
     }
 }
@@ -247,7 +253,11 @@ fn dial_address(address: &BackendAddress) -> Address {
 fn common(greeted: impl Iterator<Item = Arc<Greeted>>) -> Option<Greeted> {
     greeted.map(|one| Greeted::clone(&one)).reduce(|a, b| {
         let capabilities = a.capabilities & b.capabilities;
-        let lower = if version_number(&b.version) < version_number(&a.version) { b } else { a };
+        let lower = if version_number(&b.version) < version_number(&a.version) {
+            b
+        } else {
+            a
+        };
         Greeted {
             capabilities,
             ..lower
@@ -296,7 +306,11 @@ mod tests {
 
     #[test]
     fn versions_compare_as_numbers_and_mariadbs_by_its_own() {
-        let order = ["5.5.5-10.2.1-MariaDB", "10.11.19-MariaDB-1", "11.4.2-MariaDB"];
+        let order = [
+            "5.5.5-10.2.1-MariaDB",
+            "10.11.19-MariaDB-1",
+            "11.4.2-MariaDB",
+        ];
         assert!(order.is_sorted_by_key(|version| version_number(version)));
         assert!(version_number("8.0.9") < version_number("8.0.40"));
         assert_eq!(version_number("no number"), Vec::<u32>::new());
@@ -313,7 +327,10 @@ mod tests {
             Targets::new(&Arc::new(Live::new(settings)), &Metrics::new()).unwrap()
         };
         let one = targets("\"a:1\"");
-        assert_eq!([one.serving(Role::Writer), one.serving(Role::Reader)], [0, 0]);
+        assert_eq!(
+            [one.serving(Role::Writer), one.serving(Role::Reader)],
+            [0, 0]
+        );
         let three = targets("\"a:1\", \"b:1\", \"c:1\"");
         // Nobody was reached yet.
         assert_eq!(three.serving(Role::Reader), 0);

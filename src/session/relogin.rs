@@ -51,7 +51,8 @@ impl Session {
         let work = Work::plain(Command::ResetConnection, packet, began);
         match self.exchange(&work).await {
             Ok(answer) if answer.end == End::Ok => {
-                self.carried.status = answer.status.unwrap_or(self.carried.status);
+                self.carried
+                    .set_status(answer.status.unwrap_or(self.carried.status));
             }
             Ok(_) => return self.give_back_if_free().await,
             Err(trouble) => return self.in_trouble(trouble).await,

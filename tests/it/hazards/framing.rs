@@ -64,11 +64,24 @@ async fn compare(server: &Server, database: &str, with: u32, without: u32) {
 type Packets = Vec<(u8, Vec<u8>)>;
 
 async fn run_script(wire: &mut Wire) -> Vec<(String, Packets)> {
-    use Shape::{Packets as N, Results, UntilEnd};
     let deprecate = wire.has(DEPRECATE_EOF);
-    let eof = usize::from(!deprecate);
     let mut log = Vec::new();
-    let script: Vec<(&str, u8, Vec<u8>, Shape)> = vec![
+    for (name, command, payload, shape) in
+        text_script().into_iter().chain(binary_script(!deprecate))
+    {
+        wire.command(command, &payload).await;
+        let mut packets = read_answer(wire, shape).await;
+        mask(name, &mut packets, deprecate);
+        log.push((name.to_owned(), packets));
+    }
+    log
+}
+
+type Line = (&'static str, u8, Vec<u8>, Shape);
+
+fn text_script() -> Vec<Line> {
+    use Shape::Results;
+    vec![
         (
             "rows",
             3,
@@ -106,6 +119,13 @@ async fn run_script(wire: &mut Wire) -> Vec<(String, Packets)> {
             b"SELECT (SELECT a.id FROM t a WHERE a.id <= t.id) FROM t ORDER BY id".into(),
             Results,
         ),
+    ]
+}
+
+fn binary_script(classic: bool) -> Vec<Line> {
+    use Shape::{Packets as N, Results, UntilEnd};
+    let eof = usize::from(classic);
+    vec![
         ("field list", 4, b"t\0%".into(), UntilEnd),
         ("ping", 14, b"".into(), N(1)),
         ("set option", 27, b"\x01\x00".into(), N(1)),
@@ -136,14 +156,7 @@ async fn run_script(wire: &mut Wire) -> Vec<(String, Packets)> {
         ("call", 3, b"CALL p()".into(), Results),
         ("statistics is text", 9, b"".into(), N(1)),
         ("unknown command", 200, b"".into(), N(1)),
-    ];
-    for (name, command, payload, shape) in script {
-        wire.command(command, &payload).await;
-        let mut packets = read_answer(wire, shape).await;
-        mask(name, &mut packets, deprecate);
-        log.push((name.to_owned(), packets));
-    }
-    log
+    ]
 }
 
 /// `COM_STMT_EXECUTE` with one INT parameter.
@@ -240,7 +253,7 @@ async fn offered(server: &Server) {
     let sidepool = Sidepool::sharing(server, 1);
     let address = sidepool.address();
     let everything = Login {
-        with: u32::MAX & !(1 << 11 | 1 << 3),
+        with: !(1 << 11 | 1 << 3),
         ..Login::to(&address)
     };
     let mut wire = Wire::connect(&everything).await.unwrap();

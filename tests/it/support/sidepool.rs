@@ -186,7 +186,7 @@ impl Drop for Sidepool {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            eprintln!("--- log of sidepool ---\n{}", self.log());
+            let _ = writeln!(std::io::stderr(), "--- log of sidepool ---\n{}", self.log());
         }
     }
 }
