@@ -118,7 +118,8 @@ impl Server {
         };
         let mut command = Command::new(client);
         command.arg(format!("--socket={}", self.socket().display()));
-        command.args(["--protocol=socket", "-uroot", "-N", "-B", "-e", sql]);
+        // The server takes the statements apart, not the shell, which would cut a routine's body.
+        command.args(["--protocol=socket", "--delimiter=$$", "-uroot", "-N", "-B", "-e", sql]);
         command.stdin(Stdio::null());
         command
     }
@@ -185,6 +186,8 @@ fn initialise(make: Make, dir: &Path) {
             ]);
             c.arg(format!("--user={}", run_as()));
             c.arg(format!("--datadir={}", dir.join("data").display()));
+            // A server that starts removes the temporary tables of all that share its directory.
+            c.arg(format!("--tmpdir={}", dir.display()));
             c
         }
         Make::MySql => {
@@ -230,6 +233,7 @@ fn launch(make: Make, dir: &Path, port: u16, options: &[&str]) -> Child {
         command.args(["--mysqlx=OFF", "--secure-file-priv=NULL"]);
     }
     command.arg(format!("--datadir={}", dir.join("data").display()));
+    command.arg(format!("--tmpdir={}", dir.display()));
     command.arg(format!("--socket={}", dir.join("s.sock").display()));
     command.arg(format!("--pid-file={}", dir.join("pid").display()));
     command.arg(format!("--log-error={}", dir.join("err.log").display()));
