@@ -341,3 +341,34 @@ async fn last_words<B: AsyncRead + Unpin>(backend: &mut Conn<B>, stop: Stop) -> 
     .await;
     stop
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+
+    use super::*;
+    use crate::protocol::packet::put_packet;
+
+    #[test]
+    fn an_empty_packet_that_completes_one_of_16_mb_does_not_end_a_file() {
+        let mut sent = BytesMut::new();
+        let seq = put_packet(&mut sent, 7, &vec![b'1'; MAX_PAYLOAD]);
+        let seq = put_packet(&mut sent, seq, b"2\n");
+        put_packet(&mut sent, seq, b"");
+        let file_len = sent.len();
+        put_packet(&mut sent, 0, b"\x0e");
+        for chunk in [usize::MAX, 1 << 20, 5_000_011] {
+            let mut pump = Pump::file(2);
+            let (mut input, mut moved) = (BytesMut::new(), 0);
+            for piece in sent.chunks(chunk) {
+                input.extend_from_slice(piece);
+                let len = pump.scan(&mut input);
+                input.advance(len);
+                moved += len;
+            }
+            assert_eq!(moved, file_len, "by {chunk}");
+            assert_eq!(pump.next_seq(), 9);
+            assert_eq!(&input[..], b"\x01\0\0\0\x0e");
+        }
+    }
+}

@@ -10,7 +10,6 @@ use tokio::io::AsyncWriteExt;
 use tracing::info;
 
 use super::{Flow, Session};
-use crate::backend::state::Family;
 use crate::config::CloseNotice;
 use crate::metrics::{ErrorSource, Metrics, WatchEnding};
 use crate::protocol::command::Command;
@@ -71,7 +70,7 @@ impl Session {
 
     fn notice(&self, reason: CloseReason) -> Option<(u16, [u8; 5], &'static str)> {
         let idle = match self.effective().close_notice {
-            CloseNotice::Auto if self.family_is_mariadb() => Some(KILLED),
+            CloseNotice::Auto if self.is_mariadb() => Some(KILLED),
             CloseNotice::Auto | CloseNotice::Err4031 => Some(IDLE),
             CloseNotice::Err1927 => Some(KILLED),
             CloseNotice::None => None,
@@ -82,11 +81,6 @@ impl Session {
             CloseReason::Killed | CloseReason::AuthRevoked => idle.map(|_| KILLED),
             _ => None,
         }
-    }
-
-    fn family_is_mariadb(&self) -> bool {
-        let greeted = self.context.target.dialer().greeted();
-        greeted.is_some_and(|greeted| greeted.family() == Family::MariaDb)
     }
 
     /// The backend connection is lost and the client has got nothing of the answer: what its own

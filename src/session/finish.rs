@@ -116,18 +116,13 @@ impl Session {
         if self.carried.diagnostics.is_none() || keeps {
             return;
         }
-        let mariadb = self.family() == Some(Family::MariaDb);
-        if !mariadb || uses_tables(work.text(), self.carried.lex) {
+        if !self.is_mariadb() || uses_tables(work.text(), self.carried.lex) {
             self.carried.diagnostics = None;
         }
     }
 
-    fn family(&self) -> Option<Family> {
-        self.context
-            .target
-            .dialer()
-            .greeted()
-            .map(|greeted| greeted.family())
+    pub(super) fn is_mariadb(&self) -> bool {
+        self.login.first.catalog().family() == Family::MariaDb
     }
 
     /// Adds and removes reasons to be pinned, by what the statement was and what the server said.

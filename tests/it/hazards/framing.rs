@@ -2,7 +2,7 @@
 //! client's capabilities; and no capability that Sidepool does not carry.
 
 use super::*;
-use crate::support::wire::{DEPRECATE_EOF, FOUND_ROWS, SESSION_TRACK};
+use crate::support::wire::{CONNECT_WITH_DB, DEPRECATE_EOF, FOUND_ROWS, SESSION_TRACK};
 
 on_every_server! {
     h10_classic_framing_is_the_servers_own => classic;
@@ -41,7 +41,7 @@ async fn compare(server: &Server, database: &str, with: u32, without: u32) {
         "CREATE TABLE {database}.t (id INT PRIMARY KEY, s VARCHAR(20)); \
          INSERT INTO {database}.t VALUES (1,'a'),(2,NULL),(3,'c')"
     ));
-    server.root(&format!(
+    server.routine(&format!(
         "CREATE PROCEDURE {database}.p() BEGIN SELECT 1; SELECT * FROM t; END"
     ));
     let sidepool = Sidepool::sharing(server, 2);
@@ -247,13 +247,15 @@ fn mask(name: &str, packets: &mut Packets, deprecate: bool) {
 }
 
 async fn offered(server: &Server) {
+    const TLS: u32 = 1 << 11;
+    const QUERY_ATTRIBUTES: u32 = 1 << 27;
     const COMPRESS: u32 = 1 << 5;
     const OPTIONAL_METADATA: u32 = 1 << 25;
     const ZSTD: u32 = 1 << 26;
     let sidepool = Sidepool::sharing(server, 1);
     let address = sidepool.address();
     let everything = Login {
-        with: !(1 << 11 | 1 << 3),
+        with: !(TLS | CONNECT_WITH_DB | QUERY_ATTRIBUTES),
         ..Login::to(&address)
     };
     let mut wire = Wire::connect(&everything).await.unwrap();
