@@ -186,7 +186,10 @@ impl Drop for Sidepool {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            let _ = writeln!(std::io::stderr(), "--- log of sidepool ---\n{}", self.log());
+            #[allow(clippy::print_stderr, reason = "goes with the test's own output")]
+            {
+                eprintln!("--- log of sidepool ---\n{}", self.log());
+            }
         }
     }
 }
