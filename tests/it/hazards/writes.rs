@@ -46,8 +46,9 @@ async fn not_twice(shared: &Server) {
     let server = Server::start(shared.make, &[]);
     server.database("t_h4");
     server.root("CREATE TABLE t_h4.pay (a INT)");
+    // With the definer's rights its connection would be listed as the definer's.
     server.routine(
-        "CREATE FUNCTION t_h4.pay() RETURNS INT DETERMINISTIC BEGIN DO SLEEP(30); RETURN 1; END",
+        "CREATE FUNCTION t_h4.pay() RETURNS INT DETERMINISTIC SQL SECURITY INVOKER BEGIN DO SLEEP(30); RETURN 1; END",
     );
     server.root("CREATE PROCEDURE t_h4.p_pay() INSERT INTO t_h4.pay VALUES (1)");
     let sidepool = Sidepool::sharing(&server, 2);
