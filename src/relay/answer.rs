@@ -122,6 +122,11 @@ impl Trackers {
         Ok(())
     }
 
+    /// Adds what other packets carried, later ones.
+    pub fn merge(&mut self, later: &Self) {
+        self.items.extend_from_slice(&later.items);
+    }
+
     /// Whether nothing was tracked.
     pub fn is_empty(&self) -> bool {
         self.items.is_empty()

@@ -43,6 +43,18 @@ pub struct SavedDiagnostics {
     pub error_count: OwnResultSet,
 }
 
+impl SavedDiagnostics {
+    /// All four, in the order in which they were asked for.
+    pub const fn sets(&self) -> [&OwnResultSet; 4] {
+        [
+            &self.warnings,
+            &self.errors,
+            &self.warning_count,
+            &self.error_count,
+        ]
+    }
+}
+
 /// What a session was found to use too late once.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Learned {

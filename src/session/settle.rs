@@ -166,13 +166,15 @@ impl Settling<'_> {
         }
     }
 
-    /// Reads the answers up to the read-back; what the flush brought out.
+    /// Reads the answers up to the read-back; what came out with any of them. Not only the flush
+    /// brings it: on MySQL the end of a result set does as well.
     async fn hear(
         &mut self,
         asked: &Asked,
         metrics: &SessionMetrics,
     ) -> Result<Trackers, StatementError> {
         let lease = &mut self.hold.lease;
+        let mut late = Trackers::default();
         self.carried.diagnostics = match asked.diagnostics {
             true => Some(Box::new(SavedDiagnostics {
                 warnings: lease.read_rows().await?,
@@ -182,8 +184,14 @@ impl Settling<'_> {
             })),
             false => self.carried.diagnostics.take(),
         };
+        if let (true, Some(saved)) = (asked.diagnostics, &self.carried.diagnostics) {
+            for set in saved.sets() {
+                late.merge(&set.answer.trackers);
+            }
+        }
         if asked.timeouts {
             let set = lease.read_rows().await?;
+            late.merge(&set.answer.trackers);
             let row: Vec<_> = set
                 .rows
                 .first()
@@ -195,21 +203,21 @@ impl Settling<'_> {
             self.carried.timeouts = wish.filter(|_| wish != lease.virtuals().idle);
         }
         if asked.restore_timeouts {
-            lease.read_ok().await?;
+            late.merge(&lease.read_ok().await?.trackers);
         }
-        let mut late = Trackers::default();
         if asked.trackers {
-            late = lease.read_ok().await?.trackers;
+            late.merge(&lease.read_ok().await?.trackers);
         }
         if asked.option {
-            lease.read_ok().await?;
+            late.merge(&lease.read_ok().await?.trackers);
         }
         if asked.flush {
             metrics.error_flushes.inc();
-            late = lease.read_ok().await?.trackers;
+            late.merge(&lease.read_ok().await?.trackers);
         }
         if asked.insert_id {
             let set = lease.read_rows().await?;
+            late.merge(&set.answer.trackers);
             let id = number(set.rows.first().and_then(|row| row.first()?.as_ref()))?;
             lease.last_insert_id = id;
             self.carried.last_insert_id = id;

@@ -10,4 +10,6 @@
 mod harness;
 mod hazards;
 mod lifecycle;
+mod pooling;
 mod support;
+mod timeouts;

@@ -253,7 +253,7 @@ async fn own_settings(server: &Server) {
     }
     assert!((0.0..=2.0).contains(&sidepool.metric("sidepool_pool_connections", "")));
     assert_eq!(
-        sidepool.metric("sidepool_pins_total", ""),
+        sidepool.metric("sidepool_session_pins_total", ""),
         0.0,
         "a replayed variable does not pin"
     );

@@ -46,19 +46,24 @@ async fn not_twice(shared: &Server) {
     let server = Server::start(shared.make, &[]);
     server.database("t_h4");
     server.root("CREATE TABLE t_h4.pay (a INT)");
+    // With the definer's rights its connection would be listed as the definer's.
     server.routine(
-        "CREATE FUNCTION t_h4.pay() RETURNS INT DETERMINISTIC BEGIN DO SLEEP(30); RETURN 1; END",
+        "CREATE FUNCTION t_h4.pay() RETURNS INT DETERMINISTIC SQL SECURITY INVOKER BEGIN DO SLEEP(30); RETURN 1; END",
     );
     server.root("CREATE PROCEDURE t_h4.p_pay() INSERT INTO t_h4.pay VALUES (1)");
     let sidepool = Sidepool::sharing(&server, 2);
     let mut a = client(&sidepool).await;
     a.command(3, b"INSERT INTO t_h4.pay VALUES (1); SELECT t_h4.pay()")
         .await;
-    a.read_reply().await.ok();
     let row = "SELECT COUNT(*) FROM t_h4.pay";
     eventually("the row is there", async || server.root(row) == "1").await;
     kill_all(&server);
-    assert_eq!(a.read_reply().await.err().code, 2013);
+    // Servers keep the first answer back until the second is there, so it may be lost as well.
+    let mut reply = a.read_reply().await;
+    if matches!(reply, Reply::Ok(_)) {
+        reply = a.read_reply().await;
+    }
+    assert_eq!(reply.err().code, 2013);
     let mut b = client(&sidepool).await;
     b.run("CALL t_h4.p_pay()").await;
     b.command(3, b"SELECT SLEEP(30) FROM t_h4.pay").await;

@@ -1,7 +1,9 @@
 //! What integration tests share: private servers, a packet-level client, Sidepool in process.
 
+pub mod clients;
 pub mod servers;
 pub mod sidepool;
+mod tls;
 pub mod wire;
 
 use std::time::{Duration, Instant};

@@ -8,6 +8,7 @@
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -132,7 +133,16 @@ impl Server {
         };
         let mut command = Command::new(client);
         command.arg(format!("--socket={}", self.socket().display()));
-        command.args(["--protocol=socket", "-uroot", "-N", "-B", "-e", sql]);
+        // The server takes the statements apart, not the shell, which would cut a routine's body.
+        command.args([
+            "--protocol=socket",
+            "--delimiter=$$",
+            "-uroot",
+            "-N",
+            "-B",
+            "-e",
+            sql,
+        ]);
         command.stdin(Stdio::null());
         command
     }
@@ -199,6 +209,8 @@ fn initialise(make: Make, dir: &Path) {
             ]);
             c.arg(format!("--user={}", run_as()));
             c.arg(format!("--datadir={}", dir.join("data").display()));
+            // A server that starts removes the temporary tables of all that share its directory.
+            c.arg(format!("--tmpdir={}", dir.display()));
             c
         }
         Make::MySql => {
@@ -244,11 +256,10 @@ fn launch(make: Make, dir: &Path, port: u16, options: &[&str]) -> Child {
         command.args(["--mysqlx=OFF", "--secure-file-priv=NULL"]);
     }
     command.arg(format!("--datadir={}", dir.join("data").display()));
+    command.arg(format!("--tmpdir={}", dir.display()));
     command.arg(format!("--socket={}", dir.join("s.sock").display()));
     command.arg(format!("--pid-file={}", dir.join("pid").display()));
     command.arg(format!("--log-error={}", dir.join("err.log").display()));
-    // Two servers must not meet in one directory: they name their temporary tables alike.
-    command.arg(format!("--tmpdir={}", dir.join("tmp").display()));
     command.args([
         "--bind-address=127.0.0.1".to_owned(),
         format!("--port={port}"),
@@ -279,11 +290,18 @@ fn run_as() -> String {
     }
 }
 
-/// A port nobody listens on now.
+/// A port nobody listens on now, and that nobody else here is given. Below those that the kernel
+/// gives to outgoing connections, which could take it before it is bound.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
+    const FIRST: u32 = 10_000;
+    const COUNT: u32 = 20_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let at =
+            NEXT.fetch_add(1, Ordering::Relaxed) + std::process::id().wrapping_mul(211) % COUNT;
+        let port = u16::try_from(FIRST + at % COUNT).unwrap();
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }

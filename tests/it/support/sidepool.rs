@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -33,6 +34,14 @@ impl Sidepool {
         )
     }
 
+    /// Starts one in front of `server` that reads a settings file too, and waits until it is ready.
+    pub fn with_file(server: &Server, file: &Path, settings: &[(&str, &str)]) -> Self {
+        let arguments = ["--config", file.to_str().unwrap()];
+        let sidepool = Self::launch_with(&arguments, &server.address(), settings);
+        sidepool.wait_ready();
+        sidepool
+    }
+
     /// Starts one in front of `address` without waiting for anything.
     pub fn launch(address: &str, settings: &[(&str, &str)]) -> Self {
         Self::launch_with(&[], address, settings)
@@ -49,6 +58,7 @@ impl Sidepool {
             .env("SIDEPOOL_ADMIN__ADDRESS", format!("127.0.0.1:{admin_port}"))
             .env("SIDEPOOL_LOG__LEVEL", "debug")
             .envs(settings.iter().copied())
+            .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
@@ -156,11 +166,17 @@ impl Sidepool {
 
     /// Resident memory, in kilobytes.
     pub fn resident_kb(&self) -> u64 {
+        self.memory_kb("VmRSS:")
+    }
+
+    /// The most resident memory it has had so far, in kilobytes.
+    pub fn peak_kb(&self) -> u64 {
+        self.memory_kb("VmHWM:")
+    }
+
+    fn memory_kb(&self, which: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
-        let line = status
-            .lines()
-            .find(|line| line.starts_with("VmRSS:"))
-            .unwrap();
+        let line = status.lines().find(|line| line.starts_with(which)).unwrap();
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 }
@@ -170,7 +186,10 @@ impl Drop for Sidepool {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            let _ = writeln!(std::io::stderr(), "--- log of sidepool ---\n{}", self.log());
+            #[allow(clippy::print_stderr, reason = "goes with the test's own output")]
+            {
+                eprintln!("--- log of sidepool ---\n{}", self.log());
+            }
         }
     }
 }

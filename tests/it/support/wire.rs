@@ -12,11 +12,13 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::servers::{PASSWORD, USER};
+use super::tls;
 
 pub const FOUND_ROWS: u32 = 1 << 1;
 pub const CONNECT_WITH_DB: u32 = 1 << 3;
 pub const LOCAL_FILES: u32 = 1 << 7;
 pub const PROTOCOL_41: u32 = 1 << 9;
+pub const SSL: u32 = 1 << 11;
 pub const TRANSACTIONS: u32 = 1 << 13;
 pub const SECURE_CONNECTION: u32 = 1 << 15;
 pub const MULTI_STATEMENTS: u32 = 1 << 16;
@@ -54,6 +56,10 @@ pub struct Login<'a> {
     pub without: u32,
     pub charset: u8,
     pub program: &'a str,
+    /// Whether to ask for TLS; any certificate will do.
+    pub tls: bool,
+    /// The plugin that the client begins with; `None`: the greeting's.
+    pub plugin: Option<&'a str>,
 }
 
 impl<'a> Login<'a> {
@@ -68,6 +74,8 @@ impl<'a> Login<'a> {
             without: 0,
             charset: 45,
             program: "wire-test",
+            tls: false,
+            plugin: None,
         }
     }
 }
@@ -166,9 +174,10 @@ impl Wire {
     pub async fn connect(login: &Login<'_>) -> Result<Self, ServerError> {
         let secure = login.address.starts_with('/');
         let stream: Box<dyn Io> = if secure {
-            Box::new(UnixStream::connect(Path::new(login.address)).await.unwrap())
+            let stream = UnixStream::connect(Path::new(login.address)).await;
+            Box::new(stream.map_err(lost)?)
         } else {
-            let stream = TcpStream::connect(login.address).await.unwrap();
+            let stream = TcpStream::connect(login.address).await.map_err(lost)?;
             stream.set_nodelay(true).unwrap();
             Box::new(stream)
         };
@@ -201,10 +210,21 @@ impl Wire {
         };
         self.capabilities = wanted & server;
         let mut out = Vec::new();
+        let mut seq = 1;
+        if login.tls {
+            assert!(server & SSL != 0, "the server offers no TLS");
+            self.capabilities |= SSL;
+        }
         out.extend_from_slice(&self.capabilities.to_le_bytes());
         out.extend_from_slice(&(1u32 << 30).to_le_bytes());
         out.push(login.charset);
         out.extend_from_slice(&[0; 23]);
+        if login.tls {
+            self.send(seq, &out).await;
+            seq += 1;
+            self.start_tls().await;
+        }
+        let plugin = login.plugin.map_or(plugin, str::to_owned);
         out.extend_from_slice(login.user.as_bytes());
         out.push(0);
         let scramble = scramble(&plugin, &nonce, login.password);
@@ -224,9 +244,16 @@ impl Wire {
             out.push(attributes.len() as u8);
             out.extend_from_slice(&attributes);
         }
-        self.send(1, &out).await;
+        self.send(seq, &out).await;
         (self.nonce, self.plugin) = (nonce.clone(), plugin);
         self.finish_auth(nonce, login.password).await
+    }
+
+    async fn start_tls(&mut self) {
+        let (placeholder, _) = tokio::io::duplex(1);
+        let plain = std::mem::replace(&mut self.stream, Box::new(placeholder));
+        self.stream = Box::new(tls::connect(plain).await);
+        self.secure = true;
     }
 
     /// `COM_CHANGE_USER` to no database.
@@ -319,6 +346,91 @@ impl Wire {
         self.send(0, &[&[command], payload].concat()).await;
     }
 
+    /// Says `COM_QUIT` and waits for the end of the stream.
+    pub async fn quit(mut self) {
+        self.command(1, b"").await;
+        assert!(self.read_packet().await.is_err(), "an answer to COM_QUIT");
+    }
+
+    /// Ends the client's side of the stream.
+    pub async fn shutdown(&mut self) -> io::Result<()> {
+        self.stream.shutdown().await
+    }
+
+    /// Reads at most `limit` bytes of whatever comes and forgets them; 0 at the end of the stream.
+    pub async fn discard(&mut self, limit: usize) -> io::Result<usize> {
+        if !self.buf.is_empty() {
+            let n = self.buf.len().min(limit);
+            self.buf.advance(n);
+            return Ok(n);
+        }
+        let mut space = vec![0; limit];
+        self.stream.read(&mut space).await
+    }
+
+    /// Reads one result of either protocol without keeping any of it in memory: how many rows and how
+    /// many bytes, headers included.
+    pub async fn skip_result(&mut self) -> (usize, usize) {
+        let mut columns = self.skip_packet().await.unwrap().1[0];
+        assert!(!matches!(columns, 0 | 0xfb | 0xff), "rows expected");
+        if !self.has(DEPRECATE_EOF) {
+            columns += 1;
+        }
+        for _ in 0..columns {
+            self.skip_packet().await.unwrap();
+        }
+        let (mut rows, mut bytes) = (0, 0);
+        loop {
+            let (len, first) = self.skip_packet().await.unwrap();
+            match first[0] {
+                0xff => panic!("an error behind {rows} rows"),
+                0xfe if len < 9 => return (rows, bytes),
+                _ => {
+                    rows += 1;
+                    bytes += len;
+                }
+            }
+        }
+    }
+
+    /// Reads a packet and forgets all but its first byte.
+    async fn skip_packet(&mut self) -> io::Result<(usize, [u8; 1])> {
+        let (mut total, mut first) = (0, None);
+        loop {
+            self.fill(4).await?;
+            let len = self.buf.get_uint_le(3) as usize;
+            self.buf.advance(1);
+            if first.is_none() && len > 0 {
+                self.fill(1).await?;
+                first = Some([self.buf[0]]);
+            }
+            let mut left = len;
+            while left > 0 {
+                self.fill(1).await?;
+                let n = self.buf.len().min(left);
+                self.buf.advance(n);
+                left -= n;
+            }
+            total += len;
+            if len < 0xff_ffff {
+                return Ok((total, first.unwrap_or_default()));
+            }
+        }
+    }
+
+    async fn fill(&mut self, len: usize) -> io::Result<()> {
+        while self.buf.len() < len {
+            if self.buf.is_empty() {
+                self.buf.clear();
+            }
+            self.buf.reserve(1 << 16);
+            if self.stream.read_buf(&mut self.buf).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        Ok(())
+    }
+
     /// Reads one packet: sequence id and payload. Fails at the end of the stream.
     pub async fn read_packet(&mut self) -> io::Result<(u8, Vec<u8>)> {
         loop {
@@ -362,6 +474,41 @@ impl Wire {
             panic!("{sql}: {error:?}");
         }
         reply
+    }
+
+    /// Reads one result of either protocol packet by packet, without keeping it: how many rows, how
+    /// many bytes of them, and a checksum over all packets that depends on their order.
+    pub async fn read_digest(&mut self) -> Digest {
+        let (_, first) = self.read_packet().await.unwrap();
+        if first[0] == 0xff {
+            panic!("{:?}", parse_err(&first));
+        }
+        assert!(!matches!(first[0], 0 | 0xfb), "rows expected");
+        let columns = take_lenenc_int(&mut &first[..]).unwrap();
+        let mut digest = Digest::default();
+        for _ in 0..columns {
+            digest.note(&self.read_packet().await.unwrap().1);
+        }
+        if !self.has(DEPRECATE_EOF) {
+            self.read_packet().await.unwrap();
+        }
+        loop {
+            let (_, packet) = self.read_packet().await.unwrap();
+            let short = if self.has(DEPRECATE_EOF) {
+                0xff_ffff
+            } else {
+                9
+            };
+            match packet[0] {
+                0xff => panic!("{:?} behind {digest:?}", parse_err(&packet)),
+                0xfe if packet.len() < short => return digest,
+                _ => {
+                    digest.rows += 1;
+                    digest.bytes += packet.len();
+                    digest.note(&packet);
+                }
+            }
+        }
     }
 
     /// Reads one result of the text protocol. A lost connection is error 2013.
@@ -418,6 +565,24 @@ impl Wire {
     }
 }
 
+/// What is remembered of a result too large to keep.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Digest {
+    pub rows: usize,
+    pub bytes: usize,
+    pub checksum: u64,
+}
+
+impl Digest {
+    fn note(&mut self, packet: &[u8]) {
+        use std::hash::Hasher;
+        let mut hasher = std::hash::DefaultHasher::new();
+        hasher.write_u64(self.checksum);
+        hasher.write(packet);
+        self.checksum = hasher.finish();
+    }
+}
+
 fn lost(error: io::Error) -> ServerError {
     ServerError {
         code: 2013,
@@ -435,6 +600,7 @@ fn scramble(plugin: &str, nonce: &[u8], password: &str) -> Vec<u8> {
         "mysql_native_password" => scramble_native(nonce, password.as_bytes())
             .unwrap()
             .to_vec(),
+        "mysql_clear_password" => [password.as_bytes(), &[0]].concat(),
         other => panic!("the test client does not know {other}"),
     }
 }
