@@ -19,4 +19,7 @@ pub mod transport;
 pub mod admin;
 pub mod cli;
 pub mod config;
+pub mod drain;
+pub mod logging;
 pub mod metrics;
+pub mod server;

@@ -144,7 +144,8 @@ impl Dialer {
         Ok(greeted)
     }
 
-    /// Logs in with that secret and sets the connection up; what the login shows is remembered. Not
+    /// Logs in with that secret and sets the connection up; `proof`: whether the login must show that
+    /// the server looked at the secret. What the login shows is remembered. Not
     /// to be cancelled.
     ///
     /// # Errors
@@ -154,8 +155,12 @@ impl Dialer {
         key: &PoolKey,
         secret: Secret,
         collation: u8,
+        proof: ProofDemand,
     ) -> Result<BackendConnection, DialError> {
-        let params = self.params(key, secret, collation);
+        let params = LoginParams {
+            proof,
+            ..self.params(key, secret, collation)
+        };
         let read_at = Instant::now();
         let logged_in = login::login(&self.0.address, &params).await;
         let answered = !matches!(
@@ -197,7 +202,7 @@ impl Dialer {
             tls: self.0.tls.clone(),
             timeout: settings.backend.connect_timeout,
             allow_public_key_retrieval: settings.backend.allow_public_key_retrieval,
-            proof: ProofDemand::Required,
+            proof: ProofDemand::NotNeeded,
         }
     }
 
@@ -241,7 +246,9 @@ impl Connector for Dialer {
     async fn connect(&self, key: &PoolKey) -> Result<BackendConnection, DialError> {
         let mut last = DialError::NoSecret;
         for secret in key.credentials().secrets() {
-            match self.log_in(key, secret, DEFAULT_COLLATION).await {
+            // The secret was proved before it was kept.
+            let proof = ProofDemand::NotNeeded;
+            match self.log_in(key, secret, DEFAULT_COLLATION, proof).await {
                 Err(error) if error.denial() == Some(Denial::Credentials) => last = error,
                 other => return other,
             }

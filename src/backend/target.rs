@@ -17,6 +17,7 @@ use super::state::{KnownTransitions, State};
 use crate::config::{Live, PoolSettings};
 use crate::pool::{BorrowError, Connector, Events, Limits, Pool, PooledConnection};
 use crate::protocol::auth::Secret;
+use crate::protocol::auth::client::ProofDemand;
 use crate::protocol::command::Command;
 use crate::reason::RetireReason;
 use crate::relay::ErrorInfo;
@@ -135,7 +136,8 @@ impl Target {
     ) -> Result<(), TargetError> {
         let dial = {
             let (dialer, key) = (self.0.dialer.clone(), key.clone());
-            async move { dialer.log_in(&key, secret, collation).await }
+            let proof = ProofDemand::Required;
+            async move { dialer.log_in(&key, secret, collation, proof).await }
         };
         self.0.pool.open(key, dial, self.borrow_timeout()).await
     }

@@ -60,6 +60,13 @@ pub(super) enum Standing {
     Proved { at: Instant },
 }
 
+impl AccountId {
+    /// The number itself, for keys of layers that know no accounts.
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+}
+
 impl Ids {
     fn next(&self) -> u64 {
         self.0.fetch_add(1, Ordering::Relaxed)
@@ -135,6 +142,14 @@ impl Account {
             standing,
         });
         id
+    }
+
+    /// The database accepted this secret just now.
+    pub(super) fn confirm(&self, id: SecretId) {
+        let mut secrets = self.secrets.lock();
+        if let Some(known) = secrets.iter_mut().find(|known| known.id == id) {
+            known.standing = Standing::Proved { at: Instant::now() };
+        }
     }
 
     /// Puts `secret` in the settings' place: what was there before stays good until `grace` has passed.

@@ -22,6 +22,7 @@ pub use super::account::{Account, AccountId, KnownSecret, SecretId};
 use super::account::{Ids, Standing};
 use super::throttle::Throttle;
 use crate::config::{AuthMode, AuthSettings};
+use crate::metrics::LoginPath;
 use crate::protocol::auth::Secret;
 use crate::protocol::auth::server::Verdict;
 use crate::protocol::handshake::{ServerError, SqlState};
@@ -80,6 +81,8 @@ pub struct Identity {
     pub account: Arc<Account>,
     /// The secret it came with.
     pub secret: SecretId,
+    /// What proved it.
+    pub path: LoginPath,
 }
 
 /// Why a client is not let in.
@@ -201,7 +204,13 @@ impl Accounts {
             Verdict::Cleartext(secret) => secret,
         };
         let mut outcome = match Arc::clone(&self.shared).admit_or_prove(user, secret) {
-            Admission::Decided(outcome) => return outcome,
+            Admission::Decided(outcome) => {
+                let path = match verdict {
+                    Verdict::Cleartext(_) => LoginPath::Full,
+                    _ => LoginPath::Cached,
+                };
+                return outcome.map(|identity| Identity { path, ..identity });
+            }
             Admission::Proving(outcome) => outcome,
         };
         match outcome.wait_for(Option::is_some).await.as_deref() {
@@ -215,7 +224,16 @@ impl Accounts {
         }
     }
 
+    /// A login with this secret has succeeded outside of a proof, and the secret was used in it: as good as
+    /// a proof, so a pool that grows now and then spares the next client one.
+    pub fn confirmed(&self, account: &Account, secret: SecretId) {
+        if self.shared.mode == AuthMode::Passthrough {
+            account.confirm(secret);
+        }
+    }
+
     /// The database denied a login with this secret, outside of a proof: forgets it, as a failed proof would.
+    /// In mode `users` nothing is forgotten, since the settings decide.
     pub fn denied(&self, account: &Arc<Account>, secret: SecretId) {
         if self.shared.mode == AuthMode::Passthrough
             && let Some(secret) = account.forget_id(secret)
@@ -278,7 +296,12 @@ impl Shared {
             && let Some(secret) = account.fresh(secret, recheck)
         {
             let account = Arc::clone(account);
-            return Admission::Decided(Ok(Identity { account, secret }));
+            let path = LoginPath::Cached;
+            return Admission::Decided(Ok(Identity {
+                account,
+                secret,
+                path,
+            }));
         }
         if self.mode == AuthMode::Users {
             return Admission::Decided(Err(Refusal::AccessDenied));
@@ -320,7 +343,12 @@ impl Shared {
                 let account = Arc::new(Account::new(&self.ids, account.user()));
                 let standing = Standing::Proved { at: Instant::now() };
                 let secret = account.keep(&self.ids, &secret, standing);
-                Ok(Identity { account, secret })
+                let path = LoginPath::Backend;
+                Ok(Identity {
+                    account,
+                    secret,
+                    path,
+                })
             }
             Err(ProveError::Unavailable(error)) => Err(Refusal::Unavailable(error)),
             Err(ProveError::Denied(error)) => {
@@ -347,7 +375,12 @@ impl Shared {
         let account = Arc::clone(book.accounts.entry(user).or_insert(account));
         let standing = Standing::Proved { at: Instant::now() };
         let secret = account.keep(&self.ids, secret, standing);
-        Identity { account, secret }
+        let path = LoginPath::Backend;
+        Identity {
+            account,
+            secret,
+            path,
+        }
     }
 
     fn forget(&self, account: &Arc<Account>, secret: &Secret) {

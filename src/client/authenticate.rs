@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
+use zeroize::Zeroize;
 
 use super::accounts::{Accounts, Identity, Refusal};
 use super::listener::Peer;
@@ -23,8 +24,8 @@ use crate::protocol::handshake::{ServerError, random_nonce};
 use crate::reason::RejectReason;
 use crate::transport::Stream;
 
-/// The longest part of a user name that is repeated in an error.
-const SHOWN_USER: usize = 128;
+/// The longest user name, bytes: MariaDB's 128 characters of at most 4. Longer ones are garbage.
+const MAX_USER: usize = 512;
 
 /// What claims are judged by.
 #[derive(Debug, Clone)]
@@ -81,6 +82,9 @@ impl Judge {
         origin: Origin,
         claim: Claim<'_>,
     ) -> Result<Proven, Stop> {
+        if claim.user.len() > MAX_USER {
+            return Err(Stop::bad_handshake("user name too long"));
+        }
         let attempt = self.admit(wire, origin, &claim).await?;
         let candidates = self.accounts.lookup(claim.user);
         let (verdict, nonce) = self
@@ -178,8 +182,10 @@ impl Judge {
                 Step::Send(exchange, payload) => {
                     nonce = exchange.nonce();
                     wire.send(&payload).await?;
-                    let packet = wire.read().await.map_err(|error| left(error, origin))?;
+                    let mut packet = wire.read().await.map_err(|error| left(error, origin))?;
                     step = exchange.next(&packet);
+                    // It may have been the password.
+                    packet.as_mut().zeroize();
                 }
             }
         }
@@ -285,7 +291,7 @@ fn denial(refusal: Refusal, verdict: &Verdict, access_denied: ServerError) -> St
 }
 
 fn access_denied(user: &[u8], peer: Peer, with_password: bool) -> ServerError {
-    let user = String::from_utf8_lossy(&user[..user.len().min(SHOWN_USER)]);
+    let user = String::from_utf8_lossy(user);
     let host = peer.host();
     let yes = if with_password { "YES" } else { "NO" };
     let text = format!("Access denied for user '{user}'@'{host}' (using password: {yes})");

@@ -32,6 +32,25 @@ pub struct ChangeRefused {
     pub early: BytesMut,
 }
 
+/// A change of user that is refused, and the client not told yet.
+#[derive(Debug)]
+pub struct Refusing<'a> {
+    wire: Wire<&'a mut Stream>,
+    user: Option<Bytes>,
+    stop: Stop,
+}
+
+/// Where the exchange stands when its last packet is left to the caller.
+#[derive(Debug)]
+pub struct Unsent {
+    /// Packets that go ahead of the last one; often none.
+    pub ahead: BytesMut,
+    /// Sequence id of the last packet.
+    pub seq: u8,
+    /// Bytes of the client that were read ahead and not used.
+    pub early: BytesMut,
+}
+
 /// What is left of a connection after a refused change of user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Connection {
@@ -58,6 +77,28 @@ impl Judge {
         facts: &ClientFacts,
         handshake_timeout: Duration,
     ) -> Result<Changing<'a>, ChangeRefused> {
+        let judged = self.judge_change(stream, early, payload, facts, handshake_timeout);
+        match judged.await {
+            Ok(changing) => Ok(changing),
+            Err(refusing) => {
+                let Refusing { wire, user, stop } = refusing;
+                Err(refuse(wire, facts, user, stop).await)
+            }
+        }
+    }
+
+    /// The same, but a refusal is the caller's to tell.
+    ///
+    /// # Errors
+    /// [`Refusing`].
+    pub async fn judge_change<'a>(
+        &self,
+        stream: &'a mut Stream,
+        early: BytesMut,
+        payload: &[u8],
+        facts: &ClientFacts,
+        handshake_timeout: Duration,
+    ) -> Result<Changing<'a>, Refusing<'a>> {
         let origin = Origin::of(stream, facts.peer);
         let mut wire = Wire::new(stream, 1, Instant::now() + handshake_timeout);
         wire.early = early;
@@ -65,7 +106,11 @@ impl Judge {
             Ok(change) => change,
             Err(error) => {
                 let stop = Stop::bad_handshake(error);
-                return Err(refuse(wire, facts, None, stop).await);
+                return Err(Refusing {
+                    wire,
+                    user: None,
+                    stop,
+                });
             }
         };
         let claim = Claim {
@@ -82,6 +127,7 @@ impl Judge {
                     peer: facts.peer,
                     account: proven.identity.account,
                     secret: proven.identity.secret,
+                    path: proven.identity.path,
                     capabilities: facts.capabilities,
                     collation: change.collation.unwrap_or(facts.collation),
                     database: change.database,
@@ -95,8 +141,27 @@ impl Judge {
                 },
                 prelude: proven.prelude,
             }),
-            Err(stop) => Err(refuse(wire, facts, Some(change.user), stop).await),
+            Err(stop) => Err(Refusing {
+                wire,
+                user: Some(change.user),
+                stop,
+            }),
         }
+    }
+}
+
+impl Refusing<'_> {
+    /// Leaves the last packet to the caller: where the exchange stands, what the client is to be told (`None`: nothing
+    /// any more), and what there is to be logged and counted.
+    pub fn leave(self, facts: &ClientFacts) -> (Unsent, Option<ServerError>, Rejected) {
+        let Self { wire, user, stop } = self;
+        let answer = stop.answer.clone();
+        let unsent = Unsent {
+            ahead: BytesMut::new(),
+            seq: wire.seq,
+            early: wire.early,
+        };
+        (unsent, answer, Rejected::of(stop, facts.peer, user))
     }
 }
 
@@ -104,6 +169,20 @@ impl Changing<'_> {
     /// The client as it will be.
     pub const fn facts(&self) -> &ClientFacts {
         &self.facts
+    }
+
+    /// Leaves the last packet, an OK or an ERR, to the caller.
+    pub fn leave(mut self) -> (Unsent, ClientFacts) {
+        let mut ahead = BytesMut::new();
+        if let Some(prelude) = self.prelude {
+            self.wire.put(&mut ahead, &prelude);
+        }
+        let unsent = Unsent {
+            ahead,
+            seq: self.wire.seq,
+            early: self.wire.early,
+        };
+        (unsent, self.facts)
     }
 
     /// Sends the OK. Returns the client as it now is, and what was read ahead of its next command.

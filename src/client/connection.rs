@@ -21,6 +21,7 @@ use super::listener::Peer;
 use super::proxy_protocol::{ProxyHeader, ReadHeaderError, read_header};
 use super::tls::{Material, ServerTls, TlsDemand};
 use super::wire::{Wire, WireError, err_payload, error};
+use crate::metrics::LoginPath;
 use crate::protocol::auth::Plugin;
 use crate::protocol::auth::server::{Channel, Nonce, tls_proof};
 use crate::protocol::capability::{Capabilities, negotiated, offered_to_clients};
@@ -33,6 +34,9 @@ use crate::transport::Stream;
 
 /// How long a client may take to accept its last packet, and one that was told an error to close its side.
 pub(super) const LINGER: Duration = Duration::from_secs(1);
+
+/// Bytes of a rejected client's user name that are kept.
+const SHOWN_USER: usize = 128;
 
 /// `SERVER_SESSION_STATE_CHANGED`: tracker data follows in the OK.
 const SESSION_STATE_CHANGED: u16 = 0x4000;
@@ -71,7 +75,8 @@ pub struct GreetingFacts {
     pub collation: u8,
     /// Status flags (autocommit).
     pub status: u16,
-    /// The first plugin: what the backends' own clients expect.
+    /// The first plugin: what the backends' own clients expect, [`Plugin::CachingSha2`] for MySQL and
+    /// [`Plugin::MysqlNative`] for MariaDB.
     pub auth_plugin: Plugin,
 }
 
@@ -84,6 +89,8 @@ pub struct ClientFacts {
     pub account: Arc<Account>,
     /// The secret it came with.
     pub secret: SecretId,
+    /// What proved it.
+    pub path: LoginPath,
     /// What it asked for among what was offered.
     pub capabilities: Capabilities,
     /// The collation's id.
@@ -286,6 +293,11 @@ impl Authenticated {
         &self.facts
     }
 
+    /// Whether the client speaks TLS.
+    pub const fn is_tls(&self) -> bool {
+        self.wire.stream.is_tls()
+    }
+
     /// Sends the OK. What comes next on the stream is the client's first command.
     ///
     /// # Errors
@@ -348,7 +360,10 @@ impl Rejected {
         Self {
             reason: stop.reason,
             peer,
-            user,
+            user: user.map(|mut user| {
+                user.truncate(SHOWN_USER);
+                user
+            }),
             detail: stop.detail,
         }
     }
@@ -424,6 +439,7 @@ fn authenticated(
         peer,
         account: proven.identity.account,
         secret: proven.identity.secret,
+        path: proven.identity.path,
         capabilities,
         collation: u16::from(login.collation),
         database: login.database,

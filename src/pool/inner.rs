@@ -303,8 +303,8 @@ impl<C: Connector> Inner<C> {
             self.cap_idle(later);
             return sequence;
         };
-        // One that was just opened is never closed again for somebody else: that would be work
-        // without an end.
+        // One that was just opened is not closed for somebody else: where logins take longer than
+        // the bound, that could go on without anybody being served.
         let passed_over = match arrival {
             Arrival::Returned => self.passed_over(shelf, number),
             Arrival::Fresh => None,

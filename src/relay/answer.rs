@@ -10,7 +10,7 @@ use crate::protocol::reply::{
 pub struct Answer {
     /// Status flags of the last OK or EOF; `None` when the answer had none (ERR alone, PREPARE, text).
     pub status: Option<StatusFlags>,
-    /// Warnings of the last OK or EOF.
+    /// Warnings of the last OK, EOF or PREPARE_OK.
     pub warnings: u16,
     /// Affected rows of the last OK.
     pub affected_rows: u64,

@@ -8,9 +8,11 @@ use std::task::{Context, Poll};
 use bytes::Buf;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
+use super::answer::ErrorInfo;
 use super::conn::Conn;
 use crate::protocol::packet::{HEADER_LEN, Header, MAX_PAYLOAD};
-use crate::protocol::reply::{EOF, OK};
+use crate::protocol::reply::{EOF, ERR, ErrPacket, OK};
+use crate::protocol::response::Violation;
 
 /// Bytes a backend may send while it is being sent to.
 const EARLY_MAX: usize = 64 * 1024;
@@ -30,14 +32,35 @@ pub enum UploadError {
     /// The client went away.
     #[error("client went away within its command")]
     ClientGone(#[source] io::Error),
-    /// The backend went away without a word.
+    /// The backend ended the connection.
     #[error("backend went away within the command")]
-    BackendGone(#[source] Option<io::Error>),
-    /// The backend answered before it had the whole command: an own command failed, or it refuses the
-    /// client's (too large). What it said is in its input: [`super::relay`] takes it from there. The
-    /// client has the rest of its command still to send and is of no more use after that.
-    #[error("backend answered before it had the whole command")]
-    Answered,
+    BackendGone {
+        /// An ERR of sequence id 0 that announced it.
+        notice: Option<ErrorInfo>,
+        /// What the socket said; `None` for an end of stream.
+        #[source]
+        cause: Option<io::Error>,
+    },
+    /// The server refused the command before it had all of it: it is too large. Both servers then close.
+    /// The client may still be sending.
+    #[error("backend refused the command: {error}")]
+    Refused {
+        /// What it said.
+        error: ErrorInfo,
+        /// Under which sequence id: it counts the packets that the server has read.
+        seq: u8,
+    },
+    /// One of Sidepool's own commands failed. The client's was not sent whole and has not run.
+    #[error("own command {index} failed: {error}")]
+    ReplayFailed {
+        /// Which one, counted from 0.
+        index: u16,
+        /// The server's error.
+        error: ErrorInfo,
+    },
+    /// The backend does not speak the protocol.
+    #[error("protocol violation: {0}")]
+    Protocol(#[from] Violation),
 }
 
 /// Streams one command (one logical packet, of any size) from the front of the client's input, and from
@@ -58,41 +81,84 @@ where
     B: AsyncRead + AsyncWrite + Unpin,
 {
     let mut pump = Pump::command();
-    let result = pump
-        .run(client, backend, |input| answers_early(input, own))
-        .await;
-    match result {
-        Ok(()) => Ok(Uploaded {
-            next_seq: pump.next_seq(),
-            bytes: pump.bytes,
-        }),
-        Err(Stop::ClientGone(error)) => Err(UploadError::ClientGone(error)),
-        Err(Stop::BackendGone(_)) if answers_early(&backend.input, own) => {
-            Err(UploadError::Answered)
+    let goes_on = |input: &[u8]| matches!(judge(input, own), Ok(Verdict::GoOn));
+    let stop = match pump.run(client, backend, |input| !goes_on(input)).await {
+        Ok(()) => {
+            return Ok(Uploaded {
+                next_seq: pump.next_seq(),
+                bytes: pump.bytes,
+            });
         }
-        Err(Stop::BackendGone(cause)) => Err(UploadError::BackendGone(cause)),
-        Err(Stop::Early) => Err(UploadError::Answered),
+        Err(stop) => stop,
+    };
+    let mut cause = match stop {
+        Stop::ClientGone(error) => return Err(UploadError::ClientGone(error)),
+        Stop::BackendGone(cause) => cause,
+        Stop::Early => None,
+    };
+    while let Verdict::Incomplete = judge(&backend.input, own)? {
+        match backend.read_more().await {
+            Ok(0) => break,
+            Ok(_) => {}
+            Err(error) => {
+                cause = Some(error);
+                break;
+            }
+        }
     }
+    Err(UploadError::BackendGone {
+        notice: None,
+        cause,
+    })
 }
 
-/// Whether there is more in `input` than the OK answers to `own` commands, or less good news.
-fn answers_early(input: &[u8], own: u16) -> bool {
+/// What to make of what the backend has said while it was being sent to.
+enum Verdict {
+    /// It has answered own commands with OK, if anything.
+    GoOn,
+    /// It has begun to say something else.
+    Incomplete,
+}
+
+fn judge(input: &[u8], own: u16) -> Result<Verdict, UploadError> {
     let mut rest = input;
-    for _ in 0..own {
+    for index in 0..=own {
         let Some(header) = Header::peek(rest) else {
-            return false;
+            return Ok(match rest.len() {
+                1.. if index == own => Verdict::Incomplete,
+                _ => Verdict::GoOn,
+            });
         };
-        match rest.get(HEADER_LEN) {
-            Some(&(OK | EOF)) => {}
-            Some(_) => return true,
-            None => return false,
+        let first = rest.get(HEADER_LEN).copied();
+        let is_ok = index < own && matches!(first, Some(OK | EOF) | None);
+        let Some(payload) = rest.get(HEADER_LEN..HEADER_LEN + header.len) else {
+            return Ok(match is_ok {
+                true => Verdict::GoOn,
+                false => Verdict::Incomplete,
+            });
+        };
+        rest = &rest[HEADER_LEN + header.len..];
+        if is_ok {
+            continue;
         }
-        let Some(behind) = rest.get(HEADER_LEN + header.len..) else {
-            return false;
-        };
-        rest = behind;
+        if first != Some(ERR) || payload.is_empty() {
+            return Err(UploadError::Protocol(Violation::Unexpected {
+                first: first.unwrap_or_default(),
+                len: header.len,
+                wanted: "nothing: the command is not complete",
+            }));
+        }
+        let error = ErrorInfo::new(&ErrPacket::parse(payload).map_err(Violation::from)?);
+        return Err(match header.seq {
+            0 => UploadError::BackendGone {
+                notice: Some(error),
+                cause: None,
+            },
+            _ if index < own => UploadError::ReplayFailed { index, error },
+            seq => UploadError::Refused { error, seq },
+        });
     }
-    !rest.is_empty()
+    Ok(Verdict::GoOn)
 }
 
 /// Why a pump stopped before its end.
@@ -274,4 +340,35 @@ async fn last_words<B: AsyncRead + Unpin>(backend: &mut Conn<B>, stop: Stop) -> 
     })
     .await;
     stop
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+
+    use super::*;
+    use crate::protocol::packet::put_packet;
+
+    #[test]
+    fn an_empty_packet_that_completes_one_of_16_mb_does_not_end_a_file() {
+        let mut sent = BytesMut::new();
+        let seq = put_packet(&mut sent, 7, &vec![b'1'; MAX_PAYLOAD]);
+        let seq = put_packet(&mut sent, seq, b"2\n");
+        put_packet(&mut sent, seq, b"");
+        let file_len = sent.len();
+        put_packet(&mut sent, 0, b"\x0e");
+        for chunk in [usize::MAX, 1 << 20, 5_000_011] {
+            let mut pump = Pump::file(2);
+            let (mut input, mut moved) = (BytesMut::new(), 0);
+            for piece in sent.chunks(chunk) {
+                input.extend_from_slice(piece);
+                let len = pump.scan(&mut input);
+                input.advance(len);
+                moved += len;
+            }
+            assert_eq!(moved, file_len, "by {chunk}");
+            assert_eq!(pump.next_seq(), 9);
+            assert_eq!(&input[..], b"\x01\0\0\0\x0e");
+        }
+    }
 }

@@ -12,6 +12,7 @@ use super::scan::Scanner;
 use crate::backend::key::PoolKey;
 use crate::backend::state::State;
 use crate::backend::target::Target;
+use crate::client::connection::ClientFacts;
 use crate::config::Live;
 use crate::metrics::Metrics;
 use crate::protocol::capability::Capabilities;
@@ -22,7 +23,7 @@ pub struct SessionContext {
     /// The settings; live ones are read when they are needed, never kept.
     pub settings: Arc<Live>,
     /// Where everything is counted.
-    pub metrics: Metrics,
+    pub metrics: Arc<Metrics>,
     /// The backend that serves the sessions.
     pub target: Target,
     /// Who is connected.
@@ -50,6 +51,8 @@ pub struct Login {
     pub state: State,
     /// Who the client is.
     pub identity: Identity,
+    /// The client as the connection phase knows it; a `COM_CHANGE_USER` answers to its nonce.
+    pub client: Arc<ClientFacts>,
 }
 
 /// A future in a box.

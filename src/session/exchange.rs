@@ -23,7 +23,7 @@ use crate::protocol::command::{Command, ResponseShape};
 use crate::protocol::response::Framing;
 use crate::reason::{PinReason, RetireReason};
 use crate::relay::own::OwnError;
-use crate::relay::{self, Answer, ErrorInfo, RelayError, Request, UploadError};
+use crate::relay::{self, Answer, ErrorInfo, RelayError, Request, TrackerFilter, UploadError};
 
 /// Empties the diagnostics area on both servers. MariaDB 10.11 leaves it alone in statements without
 /// a table (`DO 0`, `SET`), so this one has a derived one.
@@ -133,6 +133,8 @@ pub(super) enum Trouble {
     },
     /// A replay that cannot fail failed.
     ReplayFailed(ErrorInfo),
+    /// The server refused a command before it had all of it, and closed.
+    TooLarge(ErrorInfo),
     /// The client went away; its statement may still run.
     ClientGone,
 }
@@ -326,9 +328,7 @@ impl Session {
             Body::Streamed => {
                 match relay::upload(&mut self.client, &mut hold.lease.conn, own).await {
                     Ok(uploaded) => first_seq = uploaded.next_seq,
-                    Err(UploadError::Answered) => self.pinned.client_out_of_step = true,
-                    Err(UploadError::ClientGone(_)) => return Attempt::Failed(Trouble::ClientGone),
-                    Err(UploadError::BackendGone(_)) => self.pinned.client_out_of_step = true,
+                    Err(error) => return Attempt::Failed(self.upload_failed(error)),
                 }
             }
         }
@@ -336,12 +336,20 @@ impl Session {
         if shape == ResponseShape::None {
             return Attempt::Answered(Answer::default());
         }
+        let everything = TrackerFilter::All;
+        let own_eyes =
+            plan.pins.has(PinReason::SessionTrack) || self.pinned.pins.has(PinReason::SessionTrack);
         let request = Request {
             shape,
             own,
             client,
             backend,
-            filter: &self.carried.filter,
+            // The client has its own trackers on the connection; what they send is meant for it.
+            filter: if own_eyes {
+                &everything
+            } else {
+                &self.carried.filter
+            },
             first_seq,
             status: self.carried.status,
         };
@@ -411,6 +419,26 @@ impl Session {
                 self.context.metrics.sessions.replays.inc(Outcome::Failed);
                 self.let_go(RetireReason::ReplayFailed);
                 Attempt::Failed(Trouble::ReplayFailed(error))
+            }
+        }
+    }
+
+    fn upload_failed(&mut self, error: UploadError) -> Trouble {
+        debug!(%error, "upload ended early");
+        match error {
+            UploadError::ClientGone(_) => Trouble::ClientGone,
+            UploadError::BackendGone { .. } | UploadError::Protocol(_) => {
+                self.lost(RetireReason::Broken, false)
+            }
+            UploadError::Refused { error, seq } => {
+                self.let_go(RetireReason::Broken);
+                self.first_seq = seq;
+                Trouble::TooLarge(error)
+            }
+            UploadError::ReplayFailed { error, .. } => {
+                self.context.metrics.sessions.replays.inc(Outcome::Failed);
+                self.let_go(RetireReason::ReplayFailed);
+                Trouble::ReplayFailed(error)
             }
         }
     }

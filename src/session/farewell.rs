@@ -10,17 +10,21 @@ use tokio::io::AsyncWriteExt;
 use tracing::info;
 
 use super::{Flow, Session};
-use crate::backend::state::Family;
 use crate::config::CloseNotice;
 use crate::metrics::{ErrorSource, Metrics, WatchEnding};
 use crate::protocol::command::Command;
-use crate::protocol::packet::HEADER_LEN;
-use crate::protocol::reply::put_err;
-use crate::reason::CloseReason;
+use crate::protocol::packet::{HEADER_LEN, put_packet, take_packet};
+use crate::protocol::reply::{ERR, put_err};
+use crate::reason::{CloseReason, RetireReason};
 use crate::relay::Conn;
 
 /// How long a closed client's socket is listened to for its end.
 const LINGER: Duration = Duration::from_secs(30);
+
+/// The same for a client that was closed for another reason.
+const DRAIN: Duration = Duration::from_secs(5);
+/// Bytes of a server's goodbye.
+const NOTICE_MAX: usize = 64 * 1024;
 
 /// MySQL's words for a client that was idle for too long (8.0.24 and later).
 const IDLE: (u16, [u8; 5], &str) = (
@@ -34,25 +38,39 @@ const KILLED: (u16, [u8; 5], &str) = (1927, *b"70100", "Connection was killed");
 const SHUTDOWN: (u16, [u8; 5], &str) = (1053, *b"08S01", "Server shutdown in progress");
 
 impl Session {
-    /// Tells a client that is between two commands why its connection ends. Whether its socket is
-    /// worth listening to afterwards.
-    pub(super) async fn say_farewell(&mut self, reason: CloseReason) -> bool {
+    /// Tells a client that is between two commands why its connection ends.
+    pub(super) async fn say_farewell(&mut self, reason: CloseReason) {
+        self.pass_on_notice(reason);
         if let Some((code, sqlstate, message)) = self.notice(reason) {
             put_err(&mut self.client.output, 0, code, sqlstate, message);
-            if self.client.send().await.is_err() {
-                return false;
-            }
+        }
+        if self.client.send().await.is_err() {
+            return;
         }
         let idle = self.clock.idle_since.elapsed();
         if is_idleness(reason) {
             info!(client = self.me.id(), %reason, idle_seconds = idle.as_secs(), "client closed");
         }
-        self.client.stream.shutdown().await.is_ok() && is_idleness(reason)
+    }
+
+    /// What the server said when it ended the connection that the session held.
+    fn pass_on_notice(&mut self, reason: CloseReason) {
+        if reason != CloseReason::BackendLost {
+            return;
+        }
+        if let Some(hold) = &mut self.hold
+            && let Ok(Some(packet)) = take_packet(&mut hold.lease.conn.input, NOTICE_MAX)
+            && packet.first_seq == 0
+            && packet.payload.first() == Some(&ERR)
+        {
+            put_packet(&mut self.client.output, 0, &packet.payload);
+        }
+        self.let_go(RetireReason::ServerClosed);
     }
 
     fn notice(&self, reason: CloseReason) -> Option<(u16, [u8; 5], &'static str)> {
         let idle = match self.effective().close_notice {
-            CloseNotice::Auto if self.family_is_mariadb() => Some(KILLED),
+            CloseNotice::Auto if self.is_mariadb() => Some(KILLED),
             CloseNotice::Auto | CloseNotice::Err4031 => Some(IDLE),
             CloseNotice::Err1927 => Some(KILLED),
             CloseNotice::None => None,
@@ -63,11 +81,6 @@ impl Session {
             CloseReason::Killed | CloseReason::AuthRevoked => idle.map(|_| KILLED),
             _ => None,
         }
-    }
-
-    fn family_is_mariadb(&self) -> bool {
-        let greeted = self.context.target.dialer().greeted();
-        greeted.is_some_and(|greeted| greeted.family() == Family::MariaDb)
     }
 
     /// The backend connection is lost and the client has got nothing of the answer: what its own
@@ -88,15 +101,27 @@ impl Session {
         );
         // The client's own end of the connection decides how it ends.
         let _ = self.client.send().await;
-        let _ = self.client.stream.shutdown().await;
         Flow::Close(CloseReason::BackendLost)
     }
 }
 
-/// Listens to a closed client in the background: what it still sends is a stale use.
-pub(super) fn linger(client: Conn, metrics: &Metrics, id: u32) {
-    let idle = metrics.idle.clone();
+/// Ends the sending side and listens for the client's end in the background. What a client closed
+/// for idleness still sends is a stale use.
+pub(super) fn linger(mut client: Conn, reason: CloseReason, metrics: &Metrics, id: u32) {
+    use CloseReason as R;
+    if matches!(reason, R::Quit | R::ClientGone | R::IoError | R::Keepalive) {
+        return;
+    }
+    let idle = is_idleness(reason).then(|| metrics.idle.clone());
     tokio::spawn(async move {
+        if client.stream.shutdown().await.is_err() {
+            return;
+        }
+        let Some(idle) = idle else {
+            // Whatever comes is thrown away: the client has been told.
+            let _ = tokio::time::timeout(DRAIN, drain(client)).await;
+            return;
+        };
         let watched = idle.watched.guard();
         let ending = tokio::time::timeout(LINGER, watch(client)).await;
         let ending = ending.unwrap_or(WatchEnding::Unknown);
@@ -109,6 +134,12 @@ pub(super) fn linger(client: Conn, metrics: &Metrics, id: u32) {
         }
         drop(watched);
     });
+}
+
+async fn drain(mut client: Conn) {
+    while matches!(client.read_more().await, Ok(n) if n > 0) {
+        client.input.clear();
+    }
 }
 
 const fn is_idleness(reason: CloseReason) -> bool {

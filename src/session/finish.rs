@@ -49,7 +49,7 @@ impl Session {
     /// Notes what the answer told, and gives the backend connection back if nothing keeps it.
     async fn answered(&mut self, answer: &Answer, work: &Work) -> Flow {
         if let Some(status) = answer.status {
-            self.carried.status = status;
+            self.carried.set_status(status);
         }
         if let Some(error) = answer.error() {
             self.context
@@ -69,19 +69,18 @@ impl Session {
             None => return Flow::Continue,
         };
         self.pin_for(answer, work, unexplained);
-        if self.pinned.client_out_of_step {
-            return Flow::Close(CloseReason::ProtocolError);
-        }
         if alone && answer.error().is_none() && answer.warnings == 0 {
             self.take_known_transition(work);
         }
-        let before = self.carried.state.clone();
+        let settled = answer.error().is_none() && answer.warnings == 0;
+        let learn = alone && settled && work.plan.after.plain_set;
+        let before = learn.then(|| self.carried.state.clone());
         let flow = self.give_back_if_free().await;
-        if alone && work.plan.after.plain_set && answer.error().is_none() && answer.warnings == 0 {
+        if let (Some(before), None) = (before, &self.hold)
+            && before != self.carried.state
+        {
             let known = self.context.target.transitions();
-            if self.hold.is_none() && before != self.carried.state {
-                known.insert(&before, work.text(), self.carried.state.clone());
-            }
+            known.insert(&before, work.text(), self.carried.state.clone());
         }
         flow
     }
@@ -113,27 +112,30 @@ impl Session {
 
     /// Statements empty the diagnostics area; on MariaDB only those that use a table.
     fn forget_diagnostics(&mut self, work: &Work) {
-        if self.carried.diagnostics.is_none() || !matches!(work.command, Command::Query) {
+        let keeps = work.plan.after.looks_back || !matches!(work.command, Command::Query);
+        if self.carried.diagnostics.is_none() || keeps {
             return;
         }
-        let mariadb = self.family() == Some(Family::MariaDb);
-        if !mariadb || uses_tables(work.text(), self.carried.lex) {
+        if !self.is_mariadb() || uses_tables(work.text(), self.carried.lex) {
             self.carried.diagnostics = None;
         }
     }
 
-    fn family(&self) -> Option<Family> {
-        self.context
-            .target
-            .dialer()
-            .greeted()
-            .map(|greeted| greeted.family())
+    pub(super) fn is_mariadb(&self) -> bool {
+        self.login.first.catalog().family() == Family::MariaDb
     }
 
     /// Adds and removes reasons to be pinned, by what the statement was and what the server said.
     fn pin_for(&mut self, answer: &Answer, work: &Work, unexplained: bool) {
         let Some(hold) = &mut self.hold else { return };
         let (plan, learned) = (&work.plan, self.carried.learned);
+        let quiet = !plan.pins.any() && !unexplained && hold.pending.names.is_empty();
+        if quiet && self.pinned.is_plain() && !learned.any() && hold.lease.facts().trackers {
+            if hold.pending.tables_locked() {
+                self.pin(PinReason::LockTables, work.text());
+            }
+            return;
+        }
         let parse_error = answer
             .error()
             .is_some_and(|error| error.code == PARSE_ERROR);
@@ -178,7 +180,7 @@ impl Session {
     /// Removes the reasons that end with the next statement, or by what the server reports.
     fn unpin_after(&mut self, plan: &Plan, now: Pins, locked: bool) {
         for reason in [PinReason::RowCount, PinReason::Diagnostics] {
-            if !now.has(reason) {
+            if !now.has(reason) && !plan.after.looks_back {
                 self.unpin(reason);
             }
         }
@@ -230,9 +232,11 @@ impl Session {
         let in_transaction = hold.pending.in_transaction(self.carried.status);
         if in_transaction || self.pinned.pins.any() {
             let lexical = hold.pending.names_any(&LEXICAL);
+            let shown = hold.pending.virtuals_shown;
             self.count_transaction(in_transaction);
-            // A SET that changes how text is read must be known before the next statement is.
-            if lexical && !self.pinned.pins.has(PinReason::SessionTrack) {
+            // A SET that changes how text is read must be known before the next statement is, and
+            // Sidepool's own trackers must not stay off for longer than one statement.
+            if (lexical || shown) && !self.pinned.pins.has(PinReason::SessionTrack) {
                 return self.settle_or_close().await;
             }
             return Flow::Continue;
@@ -347,6 +351,10 @@ impl Session {
                 warn!(client = self.me.id(), %error, "replay failed; client closed");
                 self.answer_error(&error).await;
                 Flow::Close(CloseReason::ReplayFailed)
+            }
+            Trouble::TooLarge(error) => {
+                self.answer_error(&error).await;
+                Flow::Close(CloseReason::BackendLost)
             }
             Trouble::ClientGone => {
                 self.abandon();

@@ -117,6 +117,7 @@ impl Session {
     }
 
     async fn wait(&mut self, deadline: Option<Deadline>) -> Event {
+        let busy = self.situation() == Situation::InTransaction;
         let Self {
             client,
             hold,
@@ -124,7 +125,6 @@ impl Session {
             context,
             ..
         } = self;
-        let free = hold.is_none();
         let mut reloaded = context.reloaded.clone();
         reloaded.mark_unchanged();
         let mut ended = pin!(me.ended());
@@ -143,8 +143,8 @@ impl Session {
             if let Poll::Ready(reason) = ended.as_mut().poll(cx) {
                 return Poll::Ready(Event::Ended(reason));
             }
-            // A transaction or a pin is let finish; the drain's own timeout ends what does not.
-            if free && drain.as_mut().poll(cx).is_ready() {
+            // A transaction is let finish; the drain's own timeout ends what does not.
+            if !busy && drain.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Event::Drain);
             }
             if let Poll::Ready(Ok(())) = changed.as_mut().poll(cx) {

@@ -52,6 +52,13 @@ pub struct Learned {
     pub diagnostics: bool,
 }
 
+impl Learned {
+    /// Whether anything was learned.
+    pub const fn any(self) -> bool {
+        self.row_count || self.diagnostics
+    }
+}
+
 impl Carried {
     /// A session that has just logged in.
     pub fn new(state: State, virtuals: &Virtuals) -> Self {
@@ -90,6 +97,15 @@ impl Carried {
             no_backslash_escapes: has(b"NO_BACKSLASH_ESCAPES"),
             charset: CharsetFamily::of(charset),
         };
+    }
+
+    /// The status flags of an OK, as far as they outlive its statement.
+    pub const fn set_status(&mut self, status: StatusFlags) {
+        const LASTING: u16 = StatusFlags::IN_TRANSACTION
+            | StatusFlags::AUTOCOMMIT
+            | StatusFlags::NO_BACKSLASH_ESCAPES
+            | StatusFlags::IN_TRANSACTION_READONLY;
+        self.status = StatusFlags(status.0 & LASTING);
     }
 
     /// Whether autocommit is off.

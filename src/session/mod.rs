@@ -64,10 +64,15 @@ struct Pinned {
     pins: Pins,
     /// Binary prepared statements that are open.
     statements: HashSet<u32>,
-    /// A client that was cut off in the middle of its own command cannot be talked to any more.
-    client_out_of_step: bool,
     gauge: Option<GaugeGuard>,
     in_transaction: Option<GaugeGuard>,
+}
+
+impl Pinned {
+    /// Whether nothing ever pinned the session, or nothing does any more.
+    const fn is_plain(&self) -> bool {
+        !self.pins.any()
+    }
 }
 
 /// The moments that timeouts count from.
@@ -122,20 +127,19 @@ impl Session {
     /// Serves the client until its connection ends. Not cancel-safe: dropped, it leaves the client
     /// without notice and its backend connection is closed.
     pub async fn run(mut self) -> CloseReason {
-        let (reason, listen) = loop {
+        let reason = loop {
             if let idle::Woken::Close(reason) = self.idle().await {
-                break (reason, self.say_farewell(reason).await);
+                self.say_farewell(reason).await;
+                break reason;
             }
             // In a box of its own, so that an idle session is small.
             if let Flow::Close(reason) = Box::pin(self.command()).await {
-                break (reason, false);
+                break reason;
             }
         };
         debug!(client = self.me.id(), %reason, "session ended");
         self.leave().await;
-        if listen {
-            farewell::linger(self.client, &self.context.metrics, self.me.id());
-        }
+        farewell::linger(self.client, reason, &self.context.metrics, self.me.id());
         reason
     }
 }

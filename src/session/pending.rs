@@ -59,7 +59,9 @@ impl Pending {
     pub fn note(&mut self, answer: &Answer, plan: &Plan) -> bool {
         self.insert_id |= plan.after.last_insert_id || answer.last_insert_id != 0;
         self.unsettled |= answer.error().is_some();
-        self.diagnostics = answer.warnings > 0 || answer.error().is_some();
+        if !plan.after.looks_back {
+            self.diagnostics = answer.warnings > 0 || answer.error().is_some();
+        }
         if answer.trackers.is_empty() {
             return false;
         }

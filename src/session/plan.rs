@@ -40,6 +40,8 @@ pub struct After {
     pub plain_set: bool,
     /// It ended the transaction, so savepoints are gone.
     pub end_transaction: bool,
+    /// It only looked at what the statement before it left behind.
+    pub looks_back: bool,
 }
 
 /// Where the statement may run.
@@ -77,6 +79,7 @@ impl Plan {
             last_insert_id: false,
             plain_set: false,
             end_transaction: false,
+            looks_back: false,
         },
         pins: Pins::NONE,
     };
@@ -95,6 +98,7 @@ impl Plan {
                 last_insert_id: flags.any(Flags::INSERT | Flags::LAST_INSERT_ID),
                 plain_set: flags.any(Flags::PLAIN_SET),
                 end_transaction: flags.any(Flags::END_TRANSACTION),
+                looks_back: flags.any(Flags::DIAGNOSTICS),
             },
             pins: pins(flags, memory),
         }

@@ -9,7 +9,9 @@ use super::exchange::Work;
 use super::plan::Plan;
 use super::settle::read_after_reset;
 use super::{Flow, Session, carried};
+use crate::backend::connection::StatementError;
 use crate::backend::key::PoolKey;
+use crate::backend::state::{State, replay};
 use crate::config::OnPin;
 use crate::protocol::capability::{self, Capabilities};
 use crate::protocol::command::Command;
@@ -51,7 +53,8 @@ impl Session {
         let work = Work::plain(Command::ResetConnection, packet, began);
         match self.exchange(&work).await {
             Ok(answer) if answer.end == End::Ok => {
-                self.carried.status = answer.status.unwrap_or(self.carried.status);
+                self.carried
+                    .set_status(answer.status.unwrap_or(self.carried.status));
             }
             Ok(_) => return self.give_back_if_free().await,
             Err(trouble) => return self.in_trouble(trouble).await,
@@ -65,7 +68,8 @@ impl Session {
             return Flow::Close(CloseReason::BackendLost);
         }
         hold.pending = super::pending::Pending::default();
-        let state = hold.lease.state.clone();
+        let server = hold.lease.state.clone();
+        let state = self.after_reset(&server);
         self.carried.last_insert_id = 0;
         self.carried.timeouts = None;
         self.carried.diagnostics = None;
@@ -74,7 +78,50 @@ impl Session {
         for reason in self.pinned.pins.ended_by_reset() {
             self.unpin(reason);
         }
+        if let Err(error) = self.bring_over(&server).await {
+            warn!(client = self.me.id(), %error, "session state could not be set after a reset");
+            self.let_go(RetireReason::Broken);
+            return Flow::Close(CloseReason::BackendLost);
+        }
         self.give_back_if_free().await
+    }
+
+    /// The state after a reset that showed `server` on a connection which logged in for another
+    /// client: MariaDB keeps the charset of the handshake, so each client keeps its own; MySQL goes
+    /// to the server's default (hazard 7).
+    fn after_reset(&self, server: &State) -> State {
+        const HANDSHAKE: [&str; 4] = [
+            "character_set_client",
+            "character_set_results",
+            "character_set_connection",
+            "collation_connection",
+        ];
+        if !self.is_mariadb() {
+            return server.clone();
+        }
+        let catalog = server.catalog();
+        let first = &self.login.first;
+        let changes = HANDSHAKE.iter().filter_map(|name| {
+            let id = catalog.id(name)?;
+            Some((id, first.get(id).clone()))
+        });
+        server.with(&changes.collect::<Vec<_>>())
+    }
+
+    /// Brings the held connection from `from` into the session's state.
+    async fn bring_over(&mut self, from: &State) -> Result<(), StatementError> {
+        let Some(hold) = &mut self.hold else {
+            return Ok(());
+        };
+        if let Ok(replay) = replay(from, &self.carried.state)
+            && let Some(sql) = &replay.set_sql
+        {
+            hold.lease.put_query(sql);
+            hold.lease.send().await?;
+            hold.lease.read_ok().await?;
+        }
+        hold.lease.state = self.carried.state.clone();
+        Ok(())
     }
 
     /// `COM_SET_OPTION` changes whether the server takes several statements at once, which is part

@@ -9,4 +9,5 @@
 
 mod harness;
 mod hazards;
+mod lifecycle;
 mod support;

@@ -132,6 +132,16 @@ async fn a_fresh_proof_admits_and_a_stale_one_is_proved_again_without_the_client
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_login_of_the_pool_is_as_good_as_a_proof() {
+    let world = world(AuthMode::Passthrough, &[]);
+    let first = world.log_in("app", "right").await.unwrap();
+    tokio::time::advance(RECHECK).await;
+    world.accounts.confirmed(&first.account, first.secret);
+    world.log_in("app", "right").await.unwrap();
+    assert_eq!(world.logins(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn wrong_passwords_always_go_to_the_database_and_leave_nothing_behind() {
     let world = world(AuthMode::Passthrough, &[]);
     for (user, password) in [("app", "wrong"), ("nobody", "right"), ("app", "wrong")] {

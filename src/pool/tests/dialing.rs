@@ -155,6 +155,22 @@ async fn a_full_server_makes_borrowers_wait_for_a_return() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_success_makes_the_next_pause_short_again() {
+    let (pool, server) = pool(at_most(5));
+    server.set(1, Some(Mood::Fail(FakeError::Full)));
+    let waiter = borrow_later(&pool, 1, PLAIN).await;
+    sleep(Duration::from_secs(5)).await;
+    server.set(1, None);
+    let _kept = waiter.await.unwrap().unwrap();
+    server.set(1, Some(Mood::Fail(FakeError::Full)));
+    let waiter = borrow_later(&pool, 1, PLAIN).await;
+    server.set(1, None);
+    let begun = Instant::now();
+    waiter.await.unwrap().unwrap();
+    assert!(begun.elapsed() <= ms(125), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn logins_refused_together_pause_once() {
     let (pool, server) = pool(at_most(50));
     server.set(1, Some(Mood::Fail(FakeError::Full)));
@@ -181,6 +197,19 @@ async fn a_waiter_at_a_full_server_still_times_out() {
     sleep(MINUTE).await;
     assert_eq!(server.dials(), 3, "and is not dialed for any more");
     assert!(pool.stats().keys.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_outlives_those_who_waited() {
+    let (pool, server) = pool(at_most(5));
+    server.set(1, Some(Mood::Fail(FakeError::Full)));
+    for _ in 0..5 {
+        pool.borrow(&1, &PLAIN, ms(15)).await.unwrap_err();
+        check(&pool);
+    }
+    assert_eq!(server.dials(), 1);
+    sleep(ms(100)).await;
+    assert!(pool.stats().keys.is_empty(), "then the key is forgotten");
 }
 
 #[tokio::test(start_paused = true)]

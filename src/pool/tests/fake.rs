@@ -3,7 +3,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -101,7 +100,6 @@ impl Server {
     }
 
     pub(super) async fn login(&self, key: Key) -> Result<FakeConn, FakeError> {
-        static IDS: AtomicU64 = AtomicU64::new(1);
         struct InFlight<'a>(&'a Server, bool);
         impl Drop for InFlight<'_> {
             fn drop(&mut self) {
@@ -132,7 +130,7 @@ impl Server {
         }
         in_flight.1 = true;
         Ok(FakeConn {
-            id: IDS.fetch_add(1, Ordering::Relaxed),
+            id: rand::random(),
             key,
             state: PLAIN,
             server: self.clone(),

@@ -96,6 +96,28 @@ async fn the_oldest_waiter_may_be_one_the_connection_does_not_fit() {
     assert_eq!(server.close_reasons(), [RetireReason::MadeRoom]);
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_was_just_opened_is_not_closed_for_an_older_waiter() {
+    let (pool, server) = pool(at_most(1));
+    server.data().dial_time = ms(300);
+    let login = {
+        let (pool, server) = (pool.clone(), server.clone());
+        tokio::spawn(async move {
+            pool.open(&1, async move { server.login(1).await }, MINUTE)
+                .await
+        })
+    };
+    settle().await;
+    let other = borrow_later(&pool, 2, PLAIN).await;
+    sleep(ms(150)).await;
+    let own = borrow_later(&pool, 1, PLAIN).await;
+    login.await.unwrap().unwrap();
+    let lease = own.await.unwrap().unwrap();
+    assert!(server.closed().is_empty() && !other.is_finished());
+    lease.give_back();
+    other.await.unwrap().unwrap();
+}
+
 /// One busy key must not starve another: each waits no longer than the bound, a return, and a
 /// close and a login.
 #[tokio::test(start_paused = true)]

@@ -17,17 +17,17 @@ async fn client(pool: TestPool, n: u8, until: Instant, served: Arc<AtomicUsize>)
     while Instant::now() < until {
         round += 1;
         let wish = State {
-            db: (round % 3 > 0).then_some(n % 2),
+            db: (!round.is_multiple_of(3)).then_some(n % 2),
             vars: n % 4,
         };
-        let time = if round % 17 == 0 {
+        let time = if round.is_multiple_of(17) {
             Duration::from_micros(50)
         } else {
             Duration::from_secs(20)
         };
         let lease = match ticket.take().and_then(|ticket| pool.reborrow(ticket)) {
             Some(lease) => Ok(lease),
-            None if round % 13 == 0 => {
+            None if round.is_multiple_of(13) => {
                 let attempt = pool.borrow(&key, &wish, time);
                 match tokio::time::timeout(Duration::from_micros(30), attempt).await {
                     Ok(result) => result,

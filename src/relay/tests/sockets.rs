@@ -406,22 +406,55 @@ async fn a_command_of_any_size_is_uploaded_without_being_held() {
 }
 
 #[tokio::test]
-async fn an_answer_in_the_middle_of_an_upload_stops_it() {
+async fn a_refusal_in_the_middle_of_an_upload_stops_it() {
+    // As MariaDB says it: the sequence id counts the packets it has read.
+    let mut refusal = BytesMut::new();
+    put_err(&mut refusal, 2, 1153, *b"08S01", "Got a packet bigger");
     for own in [0_u16, 1] {
+        for closes in [false, true] {
+            let mut wire = wire(16 * 1024);
+            wire.client.input.extend_from_slice(b"\xff\xff\xff\0\x03");
+            let mut server = std::mem::replace(&mut wire.server, duplex(1).0);
+            let say = async {
+                if own == 1 {
+                    server.write_all(OK).await.unwrap();
+                }
+                for byte in &refusal {
+                    server.write_all(&[*byte]).await.unwrap();
+                    tokio::task::yield_now().await;
+                }
+                (!closes).then_some(server)
+            };
+            let (refused, _server) =
+                tokio::join!(upload(&mut wire.client, &mut wire.backend, own), say);
+            match refused {
+                Err(UploadError::Refused { error, seq: 2 }) => assert_eq!(error.code, 1153),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_own_error_stops_an_upload_before_the_command_is_whole() {
+    for (seq, own) in [(1, 2), (0, 2), (0, 0)] {
         let mut wire = wire(16 * 1024);
         wire.client.input.extend_from_slice(b"\xff\xff\xff\0\x03");
         let mut said = BytesMut::new();
-        if own == 1 {
+        if seq == 1 {
             said.extend_from_slice(OK);
         }
-        put_err(&mut said, 1, 1153, *b"08S01", "Got a packet bigger");
+        put_err(&mut said, seq, 1049, *b"42000", "Unknown database");
         wire.server.write_all(&said).await.unwrap();
-        match upload(&mut wire.client, &mut wire.backend, own).await {
-            Err(UploadError::Answered) => {}
+        match (upload(&mut wire.client, &mut wire.backend, own).await, seq) {
+            (Err(UploadError::ReplayFailed { index: 1, error }), 1) => {
+                assert_eq!(error.code, 1049);
+            }
+            (Err(UploadError::BackendGone { notice, .. }), 0) => {
+                assert_eq!(notice.unwrap().code, 1049);
+            }
             other => panic!("{other:?}"),
         }
-        let answer = wire.relay(Framing::MODERN, own).await.unwrap();
-        assert_eq!(answer.error().unwrap().code, 1153);
     }
 }
 
@@ -437,7 +470,10 @@ async fn either_side_may_leave_in_the_middle_of_an_upload() {
     wire_b.client.input.extend_from_slice(b"\xff\xff\xff\0\x03");
     drop(wire_b.server);
     let left = upload(&mut wire_b.client, &mut wire_b.backend, 0).await;
-    assert!(matches!(left, Err(UploadError::BackendGone(_))), "{left:?}");
+    assert!(
+        matches!(left, Err(UploadError::BackendGone { notice: None, .. })),
+        "{left:?}"
+    );
 }
 
 #[tokio::test]

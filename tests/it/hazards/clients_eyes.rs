@@ -48,6 +48,8 @@ async fn drop_and_look(sidepool: &Sidepool, mut a: Wire, mut b: Wire, own: &str)
     }
 }
 
+/// Without `BEGIN` and `COMMIT`: MySQL 9.7 reports their transaction state even to those who switched
+/// that off, which no setting explains; Sidepool goes by the setting.
 async fn own_view(server: &Server) {
     server.database("t_h9");
     let sidepool = Sidepool::sharing(server, 2);
@@ -59,8 +61,6 @@ async fn own_view(server: &Server) {
         "SELECT 1",
         "SELECT @@session_track_system_variables, @@session_track_state_change",
         "SHOW VARIABLES LIKE 'session_track%'",
-        "BEGIN",
-        "COMMIT",
         "SET @a = 1",
     ];
     let mut seen = Vec::new();
@@ -77,8 +77,18 @@ async fn own_view(server: &Server) {
         seen.push(answers);
     }
     for (direct, through) in seen[0].iter().zip(&seen[1]) {
-        assert_eq!(direct, through);
+        assert_eq!(unordered(direct), unordered(through));
     }
+}
+
+/// The same with what follows an OK's fixed fields sorted: MariaDB reports variables in the order of
+/// a hash that differs between connections.
+fn unordered((sql, reply): &(&str, Reply)) -> (String, Reply) {
+    let mut reply = reply.clone();
+    if let Reply::Ok(end) | Reply::Rows { end, .. } = &mut reply {
+        end.rest.sort_unstable();
+    }
+    ((*sql).to_owned(), reply)
 }
 
 async fn wait_timeout(server: &Server) {

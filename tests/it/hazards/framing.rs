@@ -2,7 +2,7 @@
 //! client's capabilities; and no capability that Sidepool does not carry.
 
 use super::*;
-use crate::support::wire::{DEPRECATE_EOF, FOUND_ROWS, SESSION_TRACK};
+use crate::support::wire::{CONNECT_WITH_DB, DEPRECATE_EOF, FOUND_ROWS, SESSION_TRACK};
 
 on_every_server! {
     h10_classic_framing_is_the_servers_own => classic;
@@ -41,7 +41,7 @@ async fn compare(server: &Server, database: &str, with: u32, without: u32) {
         "CREATE TABLE {database}.t (id INT PRIMARY KEY, s VARCHAR(20)); \
          INSERT INTO {database}.t VALUES (1,'a'),(2,NULL),(3,'c')"
     ));
-    server.root(&format!(
+    server.routine(&format!(
         "CREATE PROCEDURE {database}.p() BEGIN SELECT 1; SELECT * FROM t; END"
     ));
     let sidepool = Sidepool::sharing(server, 2);
@@ -64,11 +64,24 @@ async fn compare(server: &Server, database: &str, with: u32, without: u32) {
 type Packets = Vec<(u8, Vec<u8>)>;
 
 async fn run_script(wire: &mut Wire) -> Vec<(String, Packets)> {
-    use Shape::{Packets as N, Results, UntilEnd};
     let deprecate = wire.has(DEPRECATE_EOF);
-    let eof = usize::from(!deprecate);
     let mut log = Vec::new();
-    let script: Vec<(&str, u8, Vec<u8>, Shape)> = vec![
+    for (name, command, payload, shape) in
+        text_script().into_iter().chain(binary_script(!deprecate))
+    {
+        wire.command(command, &payload).await;
+        let mut packets = read_answer(wire, shape).await;
+        mask(name, &mut packets, deprecate);
+        log.push((name.to_owned(), packets));
+    }
+    log
+}
+
+type Line = (&'static str, u8, Vec<u8>, Shape);
+
+fn text_script() -> Vec<Line> {
+    use Shape::Results;
+    vec![
         (
             "rows",
             3,
@@ -106,6 +119,13 @@ async fn run_script(wire: &mut Wire) -> Vec<(String, Packets)> {
             b"SELECT (SELECT a.id FROM t a WHERE a.id <= t.id) FROM t ORDER BY id".into(),
             Results,
         ),
+    ]
+}
+
+fn binary_script(classic: bool) -> Vec<Line> {
+    use Shape::{Packets as N, Results, UntilEnd};
+    let eof = usize::from(classic);
+    vec![
         ("field list", 4, b"t\0%".into(), UntilEnd),
         ("ping", 14, b"".into(), N(1)),
         ("set option", 27, b"\x01\x00".into(), N(1)),
@@ -136,14 +156,7 @@ async fn run_script(wire: &mut Wire) -> Vec<(String, Packets)> {
         ("call", 3, b"CALL p()".into(), Results),
         ("statistics is text", 9, b"".into(), N(1)),
         ("unknown command", 200, b"".into(), N(1)),
-    ];
-    for (name, command, payload, shape) in script {
-        wire.command(command, &payload).await;
-        let mut packets = read_answer(wire, shape).await;
-        mask(name, &mut packets, deprecate);
-        log.push((name.to_owned(), packets));
-    }
-    log
+    ]
 }
 
 /// `COM_STMT_EXECUTE` with one INT parameter.
@@ -234,13 +247,15 @@ fn mask(name: &str, packets: &mut Packets, deprecate: bool) {
 }
 
 async fn offered(server: &Server) {
+    const TLS: u32 = 1 << 11;
+    const QUERY_ATTRIBUTES: u32 = 1 << 27;
     const COMPRESS: u32 = 1 << 5;
     const OPTIONAL_METADATA: u32 = 1 << 25;
     const ZSTD: u32 = 1 << 26;
     let sidepool = Sidepool::sharing(server, 1);
     let address = sidepool.address();
     let everything = Login {
-        with: u32::MAX & !(1 << 11 | 1 << 3),
+        with: !(TLS | CONNECT_WITH_DB | QUERY_ATTRIBUTES),
         ..Login::to(&address)
     };
     let mut wire = Wire::connect(&everything).await.unwrap();

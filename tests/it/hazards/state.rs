@@ -111,7 +111,7 @@ async fn one_statement(server: &Server) {
 /// A function changes a variable and then the statement fails: the ERR carries no tracker.
 async fn change_then_error(server: &Server) {
     server.database("t_h2");
-    server.root(
+    server.routine(
         "CREATE FUNCTION t_h2.f() RETURNS INT DETERMINISTIC BEGIN \
          SET SESSION time_zone = '+05:00'; SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'no'; RETURN 1; END",
     );

@@ -46,7 +46,7 @@ async fn not_twice(shared: &Server) {
     let server = Server::start(shared.make, &[]);
     server.database("t_h4");
     server.root("CREATE TABLE t_h4.pay (a INT)");
-    server.root(
+    server.routine(
         "CREATE FUNCTION t_h4.pay() RETURNS INT DETERMINISTIC BEGIN DO SLEEP(30); RETURN 1; END",
     );
     server.root("CREATE PROCEDURE t_h4.p_pay() INSERT INTO t_h4.pay VALUES (1)");
@@ -173,7 +173,7 @@ async fn warnings(server: &Server) {
     b.run("SELECT 1").await;
     let rows = a.query("SHOW ERRORS").await.rows();
     assert_eq!(rows[0][1], Some(b"1054".to_vec()));
-    a.run("DO 1").await;
+    a.run("SELECT 1 FROM (SELECT 1) AS t").await;
     b.query("SELECT other_nonsense").await.err();
     a.run("SET @@session.time_zone = '+00:00'").await;
     assert_eq!(a.query("SHOW ERRORS").await.rows().len(), 0);

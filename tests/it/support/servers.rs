@@ -79,6 +79,20 @@ impl Server {
         self.dir.join("s.sock")
     }
 
+    /// Creates a routine as root: one statement, with `;` inside.
+    pub fn routine(&self, sql: &str) {
+        let out = self
+            .root_command(sql)
+            .arg("--delimiter=//")
+            .output()
+            .unwrap();
+        assert!(
+            out.status.success(),
+            "{sql}: {}",
+            String::from_utf8_lossy(&out.stderr)
+        );
+    }
+
     /// Runs SQL as root through the server's own shell and returns what it printed, tab-separated.
     pub fn root(&self, sql: &str) -> String {
         let out = self.root_command(sql).output().unwrap();

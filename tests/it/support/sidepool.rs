@@ -35,9 +35,15 @@ impl Sidepool {
 
     /// Starts one in front of `address` without waiting for anything.
     pub fn launch(address: &str, settings: &[(&str, &str)]) -> Self {
+        Self::launch_with(&[], address, settings)
+    }
+
+    /// The same with arguments on the command line.
+    pub fn launch_with(arguments: &[&str], address: &str, settings: &[(&str, &str)]) -> Self {
         let (port, admin_port) = (free_port(), free_port());
         let mut command = Command::new(env!("CARGO_BIN_EXE_sidepool"));
         command
+            .args(arguments)
             .env("SIDEPOOL_BACKEND__ADDRESSES", address)
             .env("SIDEPOOL_LISTENER__0__ADDRESS", format!("127.0.0.1:{port}"))
             .env("SIDEPOOL_ADMIN__ADDRESS", format!("127.0.0.1:{admin_port}"))
@@ -71,7 +77,8 @@ impl Sidepool {
         });
     }
 
-    fn wait(&self, what: &str, condition: impl Fn(&Self) -> bool) {
+    /// Waits until something is true.
+    pub fn wait(&self, what: &str, condition: impl Fn(&Self) -> bool) {
         let deadline = Instant::now() + Duration::from_secs(20);
         while !condition(self) {
             assert!(Instant::now() < deadline, "never {what}:\n{}", self.log());
@@ -100,7 +107,7 @@ impl Sidepool {
         stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
         write!(
             stream,
-            "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+            "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
         )
         .ok()?;
         let mut answer = String::new();
@@ -163,7 +170,7 @@ impl Drop for Sidepool {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            eprintln!("--- log of sidepool ---\n{}", self.log());
+            let _ = writeln!(std::io::stderr(), "--- log of sidepool ---\n{}", self.log());
         }
     }
 }

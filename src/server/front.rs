@@ -1,0 +1,440 @@
+//! What becomes of an accepted connection: login, first state, database, session.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::watch;
+use tracing::{debug, info};
+
+use super::accounts::{BackendProver, Habit, LoggedIn, Logins, user_secrets};
+use super::bind::BuildError;
+use super::counting::Arrival;
+use super::failure::Failure;
+use super::readmission::Changes;
+use super::targets::{Member, Targets};
+use crate::backend::facts::Greeted;
+use crate::backend::key::{Credentials, PoolKey};
+use crate::backend::state::{Family, State};
+use crate::client::accounts::{Account, Accounts};
+use crate::client::authenticate::Judge;
+use crate::client::connection::{ClientFacts, Door, GreetingFacts, LoginOk, Rejected, Terms};
+use crate::client::listener::{Accepted, Handler, Peer};
+use crate::client::tls::{Origin, ServerTls, TlsDemand};
+use crate::config::{ListenerSettings, Live, Role, Secrets};
+use crate::drain::Stages;
+use crate::metrics::Metrics;
+use crate::protocol::auth::Plugin;
+use crate::protocol::auth::server::RsaKey;
+use crate::protocol::capability;
+use crate::protocol::packet::put_packet;
+use crate::protocol::reply::{SessionChange, StatusFlags, put_session_change};
+use crate::reason::{CloseReason, RejectReason};
+use crate::relay::Conn;
+use crate::session::context::{Login, SessionContext};
+use crate::session::directory::{Directory, Identity, Registration};
+use crate::session::scan::Scanner;
+use crate::transport::Stream;
+
+/// How long a client that is turned away without a greeting has to read why.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// What all listeners share.
+pub(super) struct Hall {
+    pub(super) live: Arc<Live>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) directory: Arc<Directory>,
+    pub(super) targets: Arc<Targets>,
+    pub(super) accounts: Arc<Accounts>,
+    pub(super) stages: Stages,
+    logins: Arc<Logins>,
+    judge: Judge,
+    /// What sessions share, by the target that serves them.
+    contexts: Vec<Arc<SessionContext>>,
+}
+
+/// Serves the clients of one listener.
+pub(super) struct Front {
+    hall: Arc<Hall>,
+    door: Door,
+    role: Role,
+}
+
+/// A client whose session can begin.
+struct Entrant {
+    stream: Stream,
+    login: Login,
+    registration: Registration,
+    context: Arc<SessionContext>,
+    logged_in: LoggedIn,
+}
+
+/// What a session begins with.
+pub(super) struct Beginning {
+    pub(super) login: Login,
+    pub(super) ok: LoginOk,
+}
+
+impl Hall {
+    /// Everything that listeners share, without anything of it running.
+    pub(super) fn new(
+        live: &Arc<Live>,
+        metrics: &Arc<Metrics>,
+        targets: &Arc<Targets>,
+        secrets: &Secrets,
+        reloaded: watch::Receiver<u64>,
+    ) -> Result<Arc<Self>, BuildError> {
+        let directory = Arc::new(Directory::default());
+        let logins = Arc::new(Logins::default());
+        let prover = BackendProver {
+            targets: Arc::clone(targets),
+            live: Arc::clone(live),
+            directory: Arc::clone(&directory),
+            logins: Arc::clone(&logins),
+        };
+        let auth = live.load().auth.clone();
+        let accounts = Arc::new(Accounts::new(
+            auth,
+            &user_secrets(secrets),
+            Arc::new(prover),
+        ));
+        let judge = Judge {
+            accounts: Arc::clone(&accounts),
+            rsa: Arc::new(RsaKey::generate()?),
+        };
+        let stages = Stages::default();
+        let places = 0..targets.members().len();
+        let contexts = places.map(|place| {
+            let readmission = Changes {
+                judge: judge.clone(),
+                targets: Arc::clone(targets),
+                place,
+                logins: Arc::clone(&logins),
+                live: Arc::clone(live),
+                metrics: Arc::clone(metrics),
+            };
+            Arc::new(SessionContext {
+                settings: Arc::clone(live),
+                metrics: Arc::clone(metrics),
+                target: targets.members()[place].target.clone(),
+                directory: Arc::clone(&directory),
+                scanner: Scanner::default(),
+                drain: stages.drain.clone(),
+                reloaded: reloaded.clone(),
+                readmission: Arc::new(readmission),
+            })
+        });
+        Ok(Arc::new(Self {
+            contexts: contexts.collect(),
+            live: Arc::clone(live),
+            metrics: Arc::clone(metrics),
+            targets: Arc::clone(targets),
+            directory,
+            accounts,
+            stages,
+            logins,
+            judge,
+        }))
+    }
+
+    /// The roles that the listeners have.
+    pub(super) fn roles(&self) -> Vec<Role> {
+        let settings = self.live.load();
+        let has = |role: &Role| {
+            settings
+                .listener
+                .iter()
+                .any(|listener| listener.role == *role)
+        };
+        Role::ALL.iter().copied().filter(has).collect()
+    }
+}
+
+impl Front {
+    pub(super) fn new(
+        hall: Arc<Hall>,
+        listener: &ListenerSettings,
+        tls: Option<Arc<ServerTls>>,
+    ) -> Self {
+        let door = Door {
+            judge: hall.judge.clone(),
+            tls,
+            proxy_protocol_from: listener.proxy_protocol_from.clone(),
+        };
+        Self {
+            hall,
+            door,
+            role: listener.role,
+        }
+    }
+
+    /// TLS in a log line.
+    pub(super) fn tls_word(&self) -> &'static str {
+        let Some(tls) = &self.door.tls else {
+            return "off";
+        };
+        match (tls.demand(), tls.current().origin()) {
+            (TlsDemand::Optional, Origin::SelfSigned) => "optional, self-signed",
+            (TlsDemand::Optional, Origin::Files) => "optional",
+            (TlsDemand::Required, Origin::SelfSigned) => "required, self-signed",
+            (TlsDemand::Required, Origin::Files) => "required",
+        }
+    }
+
+    async fn log_in(&self, stream: Stream, peer: Peer) -> Result<Entrant, Rejected> {
+        let hall = &self.hall;
+        let Some(greeted) = hall.targets.greeting(self.role) else {
+            return Err(turn_away(stream, peer, &hall.targets.names(self.role)).await);
+        };
+        let id = hall.directory.next_id();
+        let terms = Terms {
+            greeting: greeting_facts(greeted),
+            connection_id: id,
+            handshake_timeout: hall.live.load().client.handshake_timeout,
+        };
+        let authenticated = self.door.admit(stream, peer, &terms).await?;
+        let place = hall.targets.serving(self.role);
+        let member = &hall.targets.members()[place];
+        let tls = authenticated.is_tls();
+        let facts = authenticated.facts();
+        let begun = begin(member, &hall.accounts, &hall.logins, facts, tls).await;
+        let Beginning { login, ok } = match begun {
+            Ok(begun) => begun,
+            Err(failure) => return Err(authenticated.refuse(failure.reason, failure.error).await),
+        };
+        let logged_in = hall.logins.enter(id, facts.account.id(), facts.secret);
+        let registration = hall.directory.register(id, login.identity.clone());
+        registration.set_database(login.state.schema().cloned());
+        // Revoked a moment ago, it would not be among those who are told.
+        if facts.account.login_secret().is_none() {
+            registration.end(CloseReason::AuthRevoked);
+        }
+        let (stream, _) = authenticated.accept(&ok).await?;
+        let context = Arc::clone(&hall.contexts[place]);
+        Ok(Entrant {
+            stream,
+            login,
+            registration,
+            context,
+            logged_in,
+        })
+    }
+
+    async fn run(&self, entrant: Entrant) -> CloseReason {
+        let Entrant {
+            stream,
+            login,
+            registration,
+            context,
+            logged_in: _logged_in,
+        } = entrant;
+        let id = registration.id();
+        let user = String::from_utf8_lossy(&login.identity.user).into_owned();
+        let source = login.identity.source.clone();
+        debug!(
+            id,
+            user,
+            source,
+            tls = login.identity.tls,
+            "client logged in"
+        );
+        let session = run_session(context, Conn::new(stream), login, registration);
+        let reason = tokio::select! {
+            reason = session => reason,
+            () = self.hall.stages.cut.cancelled() => CloseReason::Drain,
+        };
+        match reason {
+            CloseReason::Quit | CloseReason::ClientGone | CloseReason::Drain => {
+                debug!(id, %reason, user, source, "client closed");
+            }
+            _ => info!(id, %reason, user, source, "client closed"),
+        }
+        reason
+    }
+}
+
+impl Handler for Front {
+    async fn serve(self: Arc<Self>, accepted: Accepted) {
+        let Accepted {
+            stream,
+            peer,
+            permit,
+        } = accepted;
+        let arrival = Arrival::new(&self.hall.metrics.clients);
+        let entrant = tokio::select! {
+            biased;
+            () = self.hall.stages.closing.cancelled() => {
+                debug!(%peer, "client sent away before it had logged in");
+                return arrival.rejected(RejectReason::Drain);
+            }
+            entrant = self.log_in(stream, peer) => entrant,
+        };
+        match entrant {
+            Ok(entrant) => {
+                let tls = entrant.login.identity.tls;
+                let path = entrant.login.client.path;
+                let connected = arrival.logged_in(path, tls);
+                connected.closed(self.run(entrant).await);
+            }
+            Err(rejected) => {
+                rejected.log();
+                arrival.rejected(rejected.reason);
+            }
+        }
+        drop(permit);
+    }
+
+    fn rejected(&self, reason: RejectReason) {
+        Arrival::rejected_at_once(&self.hall.metrics.clients, reason);
+    }
+}
+
+/// Has the session's first state read and its database selected, which is what the final OK waits for.
+pub(super) async fn begin(
+    member: &Member,
+    accounts: &Accounts,
+    logins: &Logins,
+    facts: &ClientFacts,
+    tls: bool,
+) -> Result<Beginning, Failure> {
+    let account = &facts.account;
+    let credentials: Arc<dyn Credentials> = Arc::<Account>::clone(account);
+    let bits = capability::pool_key(facts.capabilities);
+    let key = PoolKey::new(credentials, bits);
+    // Ids above 255 cannot be asked for in a login.
+    let collation = u8::try_from(facts.collation).unwrap_or_default();
+    logins.note_habit(account.user(), Habit { bits, collation });
+    let first = match member.target.first_state(&key, collation).await {
+        Ok(first) => first,
+        Err(error) => {
+            let failure = Failure::of_target(&error, &member.name);
+            if failure.reason == RejectReason::AccessDenied {
+                accounts.denied(account, facts.secret);
+            }
+            return Err(failure);
+        }
+    };
+    let state = match &facts.database {
+        None => first.clone(),
+        Some(database) => {
+            let selected = member.target.select_database(&key, &first, database).await;
+            selected.map_err(|error| Failure::of_database(error, &member.name))?
+        }
+    };
+    let ok = LoginOk {
+        status: status(&state).0,
+        session_state: announced_database(member, &state),
+        ..LoginOk::default()
+    };
+    let identity = identity(facts, tls);
+    let client = Arc::new(facts.clone());
+    let login = Login {
+        key,
+        capabilities: facts.capabilities,
+        first,
+        state,
+        identity,
+        client,
+    };
+    Ok(Beginning { login, ok })
+}
+
+/// The tracker data in a login's OK: the database, captured from both servers, unless the server's default for
+/// `session_track_schema` is off.
+fn announced_database(member: &Member, state: &State) -> Bytes {
+    let virtuals = member.target.dialer().virtuals();
+    let tracked = matches!(virtuals.track_schema.as_deref(), Some("1" | "ON"));
+    let mut data = Vec::new();
+    if let Some(schema) = state.schema().filter(|_| tracked) {
+        put_session_change(&mut data, &SessionChange::Schema(schema));
+    }
+    data.into()
+}
+
+fn identity(facts: &ClientFacts, tls: bool) -> Identity {
+    let named = |(name, _): &&(Bytes, Bytes)| name == &b"program_name"[..];
+    Identity {
+        user: facts.account.user().clone(),
+        program_name: facts
+            .attributes
+            .iter()
+            .find(named)
+            .map(|(_, value)| value.clone()),
+        source: facts
+            .peer
+            .ip()
+            .map_or_else(|| "unix".to_owned(), |ip| ip.to_string()),
+        tls,
+        account_id: facts.account.id().get(),
+    }
+}
+
+/// The status flags of a session that is in no transaction.
+fn status(state: &State) -> StatusFlags {
+    let text = |name: &str| state.get_named(name).and_then(|value| value.as_bytes());
+    let mut flags = 0;
+    if matches!(text("autocommit"), Some(b"1" | b"ON")) {
+        flags |= StatusFlags::AUTOCOMMIT;
+    }
+    let mut modes = text("sql_mode")
+        .unwrap_or_default()
+        .split(|&byte| byte == b',');
+    if modes.any(|mode| mode == b"NO_BACKSLASH_ESCAPES") {
+        flags |= StatusFlags::NO_BACKSLASH_ESCAPES;
+    }
+    StatusFlags(flags)
+}
+
+fn greeting_facts(greeted: Greeted) -> GreetingFacts {
+    let auth_plugin = match greeted.family() {
+        Family::MariaDb => Plugin::MysqlNative,
+        Family::MySql => Plugin::CachingSha2,
+    };
+    GreetingFacts {
+        server_version: Bytes::copy_from_slice(greeted.version.as_bytes()),
+        backend_capabilities: greeted.capabilities,
+        collation: greeted.collation,
+        status: greeted.status,
+        auth_plugin,
+    }
+}
+
+/// Sends an error where the greeting would be, so that nobody waits for one.
+async fn turn_away(mut stream: Stream, peer: Peer, backends: &str) -> Rejected {
+    let failure = Failure::not_reached(backends);
+    // Without an SQLSTATE: no capabilities are agreed on yet.
+    let mut payload = BytesMut::new();
+    payload.put_u8(0xff);
+    payload.put_u16_le(failure.error.code);
+    payload.put_slice(&failure.error.message);
+    let mut packet = BytesMut::new();
+    put_packet(&mut packet, 0, &payload);
+    let farewell = async {
+        stream.write_all(&packet).await?;
+        stream.shutdown().await?;
+        // Until the client's end, or its first bytes: closing with unread input would reset the connection.
+        stream.read_u8().await
+    };
+    // It is closed either way.
+    let _ = tokio::time::timeout(LINGER, farewell).await;
+    let detail = String::from_utf8_lossy(&failure.error.message).into_owned();
+    Rejected {
+        reason: failure.reason,
+        peer,
+        user: None,
+        detail,
+    }
+}
+
+/// The session, from the final OK to the close.
+async fn run_session(
+    context: Arc<SessionContext>,
+    client: Conn,
+    login: Login,
+    registration: Registration,
+) -> CloseReason {
+    crate::session::Session::new(context, client, login, registration)
+        .run()
+        .await
+}
