@@ -13,7 +13,7 @@ import re
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -67,7 +67,9 @@ class Plan:
 
 def cases(threads, idle_clients):
     most = max(threads)
-    found = [
+    # First, while the processes are fresh: memory that was used before would be used again and not be seen.
+    found = [Case("idle", f"{idle_clients} clients that did one query and are idle", "client", "idle", idle_clients)]
+    found += [
         Case(f"point-{n}", f"sysbench oltp_point_select, {n} clients", "query", "oltp_point_select", n) for n in threads
     ]
     found += [
@@ -78,7 +80,6 @@ def cases(threads, idle_clients):
         Case("churn", "connect, point select, quit; 16 clients", "connection", "churn", 16),
         Case("large", "8,000 rows of 1,000 bytes, 4 clients", "result", "query", 4, sql=LARGE),
         Case("large-deprecate-eof", "the same, DEPRECATE_EOF", "result", "query", 4, "deprecate-eof", LARGE),
-        Case("idle", f"{idle_clients} clients that did one query and are idle", "client", "idle", idle_clients),
     ]
     return found
 
@@ -231,11 +232,14 @@ def measure(runner, chosen, options, samples):
         for case in chosen:
             first = number % len(peers)
             for peer in peers[first:] + peers[:first]:
+                if case.tool == "idle" and number > 0:
+                    continue
                 progress(f"round {number + 1}/{options.rounds}  {case.name}  {peer.name}")
                 try:
-                    if number == 0 and case.tool != "idle":
+                    if number == 0:
                         # Caches and pools fill; not counted.
-                        runner.sample(case, peer, 1)
+                        few = min(case.clients, 16) if case.tool == "idle" else case.clients
+                        runner.sample(replace(case, clients=few), peer, 1)
                     sample = runner.sample(case, peer, options.seconds)
                 except (RuntimeError, subprocess.TimeoutExpired) as error:
                     sample = {"failed": str(error)}

@@ -85,12 +85,13 @@ pub(crate) fn cpu_micros(pid: u32) -> Option<u64> {
     Some((user + system) * MICROS_PER_TICK)
 }
 
-/// Memory of a process that is resident, in KiB. `smaps_rollup` counts exactly, where it may be read.
+/// Resident memory of a process that is its own, in KiB: what it allocated, without the pages of its program, of which
+/// more are touched the longer it runs. `smaps_rollup` counts exactly, where it may be read.
 pub(crate) fn resident_kib(pid: u32) -> Option<u64> {
     let field = |file: &str, name: &str| {
         let text = fs::read_to_string(format!("/proc/{pid}/{file}")).ok()?;
         let line = text.lines().find_map(|line| line.strip_prefix(name))?;
         line.split_whitespace().next()?.parse().ok()
     };
-    field("smaps_rollup", "Rss:").or_else(|| field("status", "VmRSS:"))
+    field("smaps_rollup", "Anonymous:").or_else(|| field("status", "RssAnon:"))
 }

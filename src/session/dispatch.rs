@@ -202,7 +202,7 @@ impl Session {
         if !known || self.hold.is_none() {
             return Flow::Continue;
         }
-        if self.pinned.statements.is_empty() {
+        if self.pinned.statements.is_empty() && !self.pinned.text_prepared {
             self.unpin(PinReason::PreparedStatement);
         }
         self.carry_out(Work::plain(Command::StmtClose, packet, began))

@@ -172,6 +172,8 @@ impl Session {
         }
         let locked = hold.pending.tables_locked();
         self.unpin_after(plan, pins, locked);
+        self.pinned.text_prepared |=
+            work.command == Command::Query && pins.has(PinReason::PreparedStatement);
         for reason in pins.iter() {
             self.pin(reason, work.text());
         }

@@ -62,6 +62,8 @@ pub struct Session {
 #[derive(Debug, Default)]
 struct Pinned {
     pins: Pins,
+    /// A statement was prepared by SQL text; which are open, no id tells.
+    text_prepared: bool,
     /// Binary prepared statements that are open.
     statements: HashSet<u32>,
     gauge: Option<GaugeGuard>,

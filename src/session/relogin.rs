@@ -75,6 +75,7 @@ impl Session {
         self.carried.diagnostics = None;
         self.set_state(state);
         self.pinned.statements.clear();
+        self.pinned.text_prepared = false;
         for reason in self.pinned.pins.ended_by_reset() {
             self.unpin(reason);
         }
@@ -130,7 +131,9 @@ impl Session {
         let option = packet
             .get(HEADER_LEN + 1..HEADER_LEN + 3)
             .map(|mut raw| raw.get_u16_le());
-        let work = Work::plain(Command::SetOption, packet, began);
+        let mut work = Work::plain(Command::SetOption, packet, began);
+        // MySQL's answer counts the warnings of the statement before, which may be Sidepool's own.
+        work.plan.before.empty_diagnostics = true;
         let answer = match self.exchange(&work).await {
             Ok(answer) => answer,
             Err(trouble) => return self.in_trouble(trouble).await,

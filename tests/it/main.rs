@@ -4,6 +4,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     unreachable_pub,
+    dead_code,
     reason = "tests"
 )]
 

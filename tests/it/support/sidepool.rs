@@ -58,7 +58,6 @@ impl Sidepool {
             .env("SIDEPOOL_ADMIN__ADDRESS", format!("127.0.0.1:{admin_port}"))
             .env("SIDEPOOL_LOG__LEVEL", "debug")
             .envs(settings.iter().copied())
-            .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
