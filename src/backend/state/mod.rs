@@ -2,7 +2,7 @@
 //!
 //! The session loop asks a backend connection with the SQL made here and hands back the rows. Session
 //! trackers say which names may have changed ([`Catalog::resolve`]), a read-back says to what
-//! ([`Catalog::read_sql`]), a [`State`] holds the whole, and [`replay`] makes another backend connection
+//! ([`Catalog::read_sql`]), a [`State`] holds the whole, and [`replay()`] makes another backend connection
 //! have it. Facts about servers are in `names`, with what was measured.
 
 mod baseline;

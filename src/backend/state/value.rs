@@ -47,7 +47,7 @@ impl Value {
         }
     }
 
-    /// True if [`put_literal`](Self::put_literal) writes something that sets exactly this value.
+    /// True if `put_literal` writes something that sets exactly this value.
     ///
     /// Not so for text that is anything but harmless ASCII, nor for a number that does not look like
     /// one (both happen when `character_set_results` is `utf16` or the like, which MariaDB 10.11 and
