@@ -11,6 +11,8 @@
 mod harness;
 mod hazards;
 mod lifecycle;
+mod limits;
 mod pooling;
+mod relaying;
 mod support;
 mod timeouts;
