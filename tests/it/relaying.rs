@@ -19,8 +19,8 @@ fn numbers(server: &Server, database: &str, rows: u32) {
     server.database(database);
     server.root(&format!(
         "CREATE TABLE {database}.d (n INT); INSERT INTO {database}.d VALUES (0),(1),(2),(3),(4),(5),(6),(7),(8),(9); \
-         CREATE TABLE {database}.t (id INT PRIMARY KEY, v VARCHAR(60), w DOUBLE); \
-         INSERT INTO {database}.t SELECT id, IF(id % 7 = 0, NULL, MD5(id)), id / 3 FROM \
+         CREATE TABLE {database}.t (id INT PRIMARY KEY, v VARCHAR(70), w DOUBLE); \
+         INSERT INTO {database}.t SELECT id, IF(id % 7 = 0, NULL, SHA2(id, 256)), id / 3 FROM \
          (SELECT a.n + 10*b.n + 100*c.n + 1000*d.n + 10000*e.n + 100000*f.n AS id FROM {database}.d a, {database}.d b, \
          {database}.d c, {database}.d d, {database}.d e, {database}.d f) x WHERE id < {rows}"
     ));

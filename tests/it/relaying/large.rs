@@ -11,6 +11,7 @@ on_every_server! {
     a_statement_beyond_the_servers_limit_is_refused_by_it => too_large;
     a_file_in_packets_of_16_megabytes => file;
     large_values_leave_no_memory_behind => memory;
+    large_packets_pass_over_tls => over_tls;
 }
 
 const MEGABYTE: usize = 1 << 20;
@@ -189,4 +190,26 @@ async fn memory(server: &Server) {
         grown < 20 << 10,
         "{grown} KB for a statement and a row of 40 MB and more"
     );
+}
+
+/// The client's side is encrypted; the server's is where the server offers it.
+async fn over_tls(server: &Server) {
+    let sidepool = Sidepool::sharing(server, 2);
+    let address = sidepool.address();
+    for without in FRAMINGS {
+        let login = Login {
+            without,
+            tls: true,
+            ..Login::to(&address)
+        };
+        let mut wire = Wire::connect(&login).await.unwrap();
+        for size in [FULL - 4, FULL, 20 * MEGABYTE] {
+            let sql = format!("SELECT REPEAT('x', {size}), 'behind'");
+            let rows = wire.query(&sql).await.rows();
+            assert_eq!(rows[0][0].as_deref().map(<[u8]>::len), Some(size));
+            assert_eq!(rows[0][1].as_deref(), Some(&b"behind"[..]));
+            let sql = format!("SELECT LENGTH('{}')", "x".repeat(size));
+            assert_eq!(wire.query(&sql).await.text(), size.to_string());
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::tape::{EXECUTE, FRAMINGS, Pair, error, rows};
 use super::*;
-use crate::support::wire::{MULTI_STATEMENTS, SESSION_TRACK};
+use crate::support::wire::MULTI_STATEMENTS;
 
 on_every_server! {
     several_statements_at_once => several;
@@ -17,23 +17,22 @@ on_every_server! {
 
 async fn several(server: &Server) {
     server.database("t_rel_several");
-    server.root("CREATE TABLE t_rel_several.t (id INT PRIMARY KEY, a INT NOT NULL)");
+    server.root("CREATE TABLE t_rel_several.t (id INT, a INT NOT NULL)");
     let sidepool = Sidepool::sharing(server, 2);
-    for (with, without) in [(0, 0), (SESSION_TRACK, 0), (0, FRAMINGS[1])] {
-        let mut pair = Pair::connect(server, &sidepool, "t_rel_several", (with, without)).await;
+    for without in FRAMINGS {
+        let mut pair = Pair::connect(server, &sidepool, "t_rel_several", (0, without)).await;
         for sql in [
             "SELECT 1; SELECT 2, 3; DO 0; SELECT 4 WHERE FALSE; SELECT 5",
             "DO 0; DO 0; DO 0",
             "SELECT 1; SELECT nonsense; SELECT 3",
             "DO 0; SELECT nonsense; SELECT 3",
             "SELECT 1; SELECT 2 FROM; SELECT 3",
-            "BEGIN; INSERT INTO t VALUES (1, 1); INSERT INTO t VALUES (1, 2); INSERT INTO t VALUES (2, 2)",
-            "SELECT COUNT(*) FROM t",
-            "ROLLBACK",
+            "INSERT INTO t VALUES (1, 1); INSERT INTO t VALUES (2, NULL); INSERT INTO t VALUES (3, 3)",
+            "SELECT COUNT(*) > 0, MAX(id) FROM t",
             "SELECT 1; SELECT POW(10, id) FROM (SELECT 400 id) x; SELECT 3",
             "SET time_zone = '+03:00'; SELECT @@time_zone; SELECT nonsense",
             "SELECT @@time_zone",
-            "BEGIN; UPDATE t SET a = a + 1; SELECT a FROM t; ROLLBACK; SELECT a FROM t",
+            "BEGIN; UPDATE t SET a = a + 1 LIMIT 1; SELECT MAX(a) FROM t; ROLLBACK; SELECT MAX(a) FROM t",
             "SELECT 1;",
             "SELECT 1; ",
             "SELECT 1;;",

@@ -33,6 +33,8 @@ const LOCAL_INFILE: u8 = 0xfb;
 const EOF: u8 = 0xfe;
 const ERR: u8 = 0xff;
 const MORE_RESULTS: u16 = 8;
+const CURSOR_EXISTS: u16 = 0x40;
+const OUT_PARAMETERS: u16 = 0x1000;
 /// Status flags that hold from one statement to the next. In the EOF behind column definitions, which
 /// Sidepool writes before the result's own flags are known, only these must be the server's.
 const LASTING: u16 = 0x0001 | 0x0002 | 0x0100 | 0x0200 | 0x2000 | 0x8000;
@@ -224,12 +226,17 @@ async fn read_result(wire: &mut Wire, packets: &mut Packets) -> bool {
     for _ in 0..column_count(&first) {
         read_into(wire, packets).await;
     }
+    // What is said of OUT parameters in front of them also holds behind them.
+    let mut earlier = 0;
     if !wire.has(DEPRECATE_EOF) {
         let eof = read_into(wire, packets).await;
         assert_eq!((eof[0], eof.len()), (EOF, 5), "EOF behind the columns");
-        // An opened cursor has no rows here.
-        if eof[3] & 0x40 != 0 {
+        let status = u16::from_le_bytes([eof[3], eof[4]]);
+        if status & CURSOR_EXISTS != 0 {
             return false;
+        }
+        if status & OUT_PARAMETERS != 0 {
+            earlier = status;
         }
     }
     loop {
@@ -242,7 +249,7 @@ async fn read_result(wire: &mut Wire, packets: &mut Packets) -> bool {
                 true => status_of_ok(&packet),
                 false => u16::from_le_bytes([packet[3], packet[4]]),
             };
-            return status & MORE_RESULTS != 0;
+            return (status | earlier) & MORE_RESULTS != 0;
         }
     }
 }
@@ -290,11 +297,23 @@ fn mask(packets: &mut Packets, command: u8, classic: bool) {
                 columns = Some(usize::MAX);
             }
             // Among rows: the next end is followed by another result, if anything.
-            Some(usize::MAX) if payload[0] == EOF && payload.len() < 9 => columns = None,
+            Some(usize::MAX) if payload[0] == EOF && payload.len() < 9 => {
+                columns = None;
+                if command == EXECUTE {
+                    mask_out_parameters(payload);
+                }
+            }
             Some(usize::MAX) => {}
             Some(left) => columns = Some(left - 1),
         }
     }
+}
+
+/// Behind OUT parameters MySQL leaves the flags for them and for further results out of the second EOF,
+/// in classic framing only. Clients keep the first one's.
+fn mask_out_parameters(eof: &mut [u8]) {
+    let status = u16::from_le_bytes([eof[3], eof[4]]) & !(OUT_PARAMETERS | MORE_RESULTS);
+    eof[3..].copy_from_slice(&status.to_le_bytes());
 }
 
 fn mask_statement(error: &mut Vec<u8>) {

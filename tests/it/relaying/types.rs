@@ -88,7 +88,7 @@ async fn parameters(server: &Server) {
         (
             11,
             0,
-            vec![12, 1, 34, 0, 0, 0, 22, 59, 58, 0x3f, 0x42, 0xf, 0],
+            vec![12, 1, 4, 0, 0, 0, 22, 59, 58, 0x3f, 0x42, 0xe, 0],
         ),
         (246, 0, b"\x0512.34".into()),
         (252, 0, b"\x03\xff\x00\xfe".into()),
