@@ -14,3 +14,4 @@ mod lifecycle;
 mod pooling;
 mod support;
 mod timeouts;
+mod transactions;
