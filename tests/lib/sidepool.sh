@@ -7,6 +7,16 @@ target_dir() {
         sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p' | grep . || printf '%s\n' "${CARGO_TARGET_DIR:-target}"
 }
 
+# Sets SIDEPOOL_BIN, unless it is set: the program that cargo built last.
+find_binary() {
+    if [[ -z ${SIDEPOOL_BIN:-} ]]; then
+        # shellcheck disable=SC2012 # two known names, newest first
+        SIDEPOOL_BIN=$(ls -t "$(target_dir)"/{release,debug}/sidepool 2>/dev/null | head -n 1) || true
+    fi
+    [[ -x ${SIDEPOOL_BIN:-} ]] || die "no sidepool to test: build it, or name it in SIDEPOOL_BIN"
+    say "testing $SIDEPOOL_BIN"
+}
+
 # http_get PORT PATH: prints the body; fails unless the answer is 200. Needs nothing but bash.
 http_get() {
     local line status='' answering=1
