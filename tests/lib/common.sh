@@ -111,6 +111,12 @@ as_root() {
     fi
 }
 
+# Package lists, without which no package is known: new machines and images come without.
+apt_lists_need() {
+    command -v apt-get >/dev/null || return 1
+    [[ -n $(apt-cache madison bash 2>/dev/null) ]] || as_root apt-get update -q >&2
+}
+
 have_package() { [[ $(dpkg-query -W -f='${db:Status-Abbrev}' "$1" 2>/dev/null) == ii* ]]; }
 
 # Installs the named Debian packages that are not there yet. Services they bring are not wanted here, and most of
@@ -149,6 +155,7 @@ need_command() {
 # first_known_package NAME…
 first_known_package() {
     local package
+    apt_lists_need || true
     for package in "$@"; do
         if have_package "$package" || [[ -n $(apt-cache madison "$package" 2>/dev/null) ]]; then
             printf '%s\n' "$package"

@@ -30,7 +30,8 @@ http_get() {
 }
 
 # Starts BINARY in front of BACKEND with its log in DIR, and waits for /ready. Sets SIDEPOOL_PID, SIDEPOOL_PORT and
-# SIDEPOOL_ADMIN_PORT. Further settings are given as SIDEPOOL_SECTION__KEY=VALUE.
+# SIDEPOOL_ADMIN_PORT. Further settings are given as SIDEPOOL_SECTION__KEY=VALUE. SIDEPOOL_READY_SECONDS: how long it
+# may take to get ready (30).
 # sidepool_start BINARY DIR BACKEND [SETTING…]
 sidepool_start() {
     local binary=$1 dir=$2 backend=$3 name hidden=()
@@ -50,7 +51,7 @@ sidepool_start() {
         "$@" "$binary" --config "$dir/empty.toml" >"$dir/sidepool.log" 2>&1 &
     SIDEPOOL_PID=$!
     on_exit "stop_process $SIDEPOOL_PID 40"
-    wait_until 30 "$SIDEPOOL_PID" http_get "$SIDEPOOL_ADMIN_PORT" /ready || {
+    wait_until "${SIDEPOOL_READY_SECONDS:-30}" "$SIDEPOOL_PID" http_get "$SIDEPOOL_ADMIN_PORT" /ready || {
         warn "sidepool did not become ready; the last lines of its log:"
         tail -n 30 "$dir/sidepool.log" >&2
         return 1
