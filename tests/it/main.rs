@@ -12,5 +12,6 @@ mod harness;
 mod hazards;
 mod lifecycle;
 mod pooling;
+mod regressions;
 mod support;
 mod timeouts;

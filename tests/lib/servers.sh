@@ -25,7 +25,7 @@ mariadb_client_install() {
 # Newer releases say mariadb-server-core, older ones put the version behind it.
 mariadb_package() {
     local name="mariadb-$1-core"
-    apt_lists_need || true
+    apt_lists_need
     if [[ -z $(apt-cache madison "$name" 2>/dev/null) ]]; then
         apt-cache pkgnames "$name-" 2>/dev/null | sort -V | tail -n 1 | grep . || printf '%s\n' "$name"
     else
