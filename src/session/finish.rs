@@ -51,6 +51,7 @@ impl Session {
         if let Some(status) = answer.status {
             self.carried.set_status(status);
         }
+        self.carried.set_row_count(answer);
         if let Some(error) = answer.error() {
             self.context
                 .metrics

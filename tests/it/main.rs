@@ -12,6 +12,7 @@ mod harness;
 mod hazards;
 mod lifecycle;
 mod pooling;
+mod regressions;
 mod support;
 mod timeouts;
 mod transactions;
