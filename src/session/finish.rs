@@ -51,6 +51,7 @@ impl Session {
         if let Some(status) = answer.status {
             self.carried.set_status(status);
         }
+        self.carried.set_row_count(answer);
         if let Some(error) = answer.error() {
             self.context
                 .metrics
@@ -247,6 +248,13 @@ impl Session {
         self.count_transaction(false);
         if let Flow::Close(reason) = self.settle_or_close().await {
             return Flow::Close(reason);
+        }
+        let Some(hold) = &self.hold else {
+            return Flow::Continue;
+        };
+        if hold.pending.in_transaction(self.carried.status) {
+            self.count_transaction(true);
+            return Flow::Continue;
         }
         if let Some(reason) = self.carried.state.pin_reason(&self.login.first) {
             self.pin(reason, b"");

@@ -13,6 +13,8 @@ mod hazards;
 mod lifecycle;
 mod limits;
 mod pooling;
+mod regressions;
 mod relaying;
 mod support;
 mod timeouts;
+mod transactions;

@@ -124,6 +124,8 @@ pub enum Whole {
     CountWarnings,
     /// `SHOW COUNT(*) ERRORS`
     CountErrors,
+    /// `SELECT ROW_COUNT()`
+    RowCount,
     /// `KILL [HARD|SOFT] [CONNECTION|QUERY] n`
     Kill {
         /// The id named.

@@ -1,6 +1,6 @@
 //! One result, several, and those that end in the middle.
 
-use super::tape::{EXECUTE, FRAMINGS, Pair, error, rows};
+use super::tape::{EXECUTE, FRAMINGS, Pair, error};
 use super::*;
 use crate::support::wire::MULTI_STATEMENTS;
 
@@ -157,16 +157,22 @@ async fn warnings(server: &Server) {
 }
 
 async fn many_rows(server: &Server) {
-    numbers(server, "t_rel_rows", 200_000);
+    const ROWS: usize = 300_000;
+    numbers(server, "t_rel_rows", ROWS as u32);
     let sidepool = Sidepool::sharing(server, 2);
+    let sql = "SELECT * FROM t ORDER BY id";
     for without in FRAMINGS {
         let mut pair = Pair::connect(server, &sidepool, "t_rel_rows", (0, without)).await;
-        let sql = "SELECT * FROM t ORDER BY id";
-        let text = pair.run(sql).await;
-        assert_eq!(rows(&text, without != 0), 200_000);
         let statement = pair.prepare(sql).await;
-        assert_eq!(rows(&pair.execute(&statement).await, without != 0), 200_000);
-        pair.run("SELECT 1").await;
+        for binary in [false, true] {
+            let digests = match binary {
+                true => pair.digests_of(&statement).await,
+                false => pair.digests(sql).await,
+            };
+            assert_eq!(digests[0].rows, ROWS);
+            assert_eq!(digests[0], digests[1]);
+            pair.run("SELECT 'in step'").await;
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::support::servers::Server;
 use crate::support::sidepool::Sidepool;
-use crate::support::wire::{DEPRECATE_EOF, Login, ServerError, Wire, parse_err};
+use crate::support::wire::{DEPRECATE_EOF, Digest, Login, ServerError, Wire, parse_err};
 
 /// The framings that clients negotiate, as capabilities left out.
 pub(super) const FRAMINGS: [u32; 2] = [0, DEPRECATE_EOF];
@@ -130,6 +130,27 @@ impl Pair {
     /// Executes a statement without parameters.
     pub(super) async fn execute(&mut self, statement: &Statement) -> Packets {
         self.on(statement, EXECUTE, &[0, 1, 0, 0, 0]).await
+    }
+
+    /// Digests of what both answer to a statement whose result is too large to be kept.
+    pub(super) async fn digests(&mut self, sql: &str) -> [Digest; 2] {
+        self.direct.command(QUERY, sql.as_bytes()).await;
+        self.through.command(QUERY, sql.as_bytes()).await;
+        [
+            self.direct.read_digest().await,
+            self.through.read_digest().await,
+        ]
+    }
+
+    /// The same of a prepared one without parameters.
+    pub(super) async fn digests_of(&mut self, statement: &Statement) -> [Digest; 2] {
+        let [direct, through] = statement.ids.map(|id| [&id[..], &[0, 1, 0, 0, 0]].concat());
+        self.direct.command(EXECUTE, &direct).await;
+        self.through.command(EXECUTE, &through).await;
+        [
+            self.direct.read_digest().await,
+            self.through.read_digest().await,
+        ]
     }
 
     /// Reads what both have answered since; for answers that were provoked by hand.
