@@ -333,12 +333,14 @@ impl Wire {
     pub async fn send(&mut self, seq: u8, payload: &[u8]) {
         let mut out = BytesMut::new();
         put_packet(&mut out, seq, payload);
-        self.stream.write_all(&out).await.unwrap();
+        self.send_raw(&out).await.unwrap();
     }
 
     /// Writes raw bytes.
     pub async fn send_raw(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.stream.write_all(bytes).await
+        self.stream.write_all(bytes).await?;
+        // Under TLS the last of it may still wait for the socket.
+        self.stream.flush().await
     }
 
     /// Writes a command.
