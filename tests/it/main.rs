@@ -12,5 +12,6 @@ mod harness;
 mod hazards;
 mod lifecycle;
 mod pooling;
+mod state_faults;
 mod support;
 mod timeouts;
