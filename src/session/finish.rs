@@ -271,6 +271,13 @@ impl Session {
         if let Flow::Close(reason) = self.settle_or_close().await {
             return Flow::Close(reason);
         }
+        let Some(hold) = &self.hold else {
+            return Flow::Continue;
+        };
+        if hold.pending.in_transaction(self.carried.status) {
+            self.count_transaction(true);
+            return Flow::Continue;
+        }
         if let Some(reason) = self.carried.state.pin_reason(&self.login.first) {
             self.pin(reason, b"");
             return Flow::Continue;

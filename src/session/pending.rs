@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::plan::{Plan, Shown};
 use crate::protocol::reply::StatusFlags;
-use crate::relay::Answer;
+use crate::relay::{Answer, Trackers};
 
 /// No transaction, no locks: what the transaction tracker shows of a connection at rest.
 const AT_REST: [u8; 8] = *b"________";
@@ -79,13 +79,18 @@ impl Pending {
             named = true;
             self.schema = Some((!schema.is_empty()).then(|| Bytes::copy_from_slice(schema)));
         }
+        self.note_transaction(trackers);
+        trackers.state_changed() && !named
+    }
+
+    /// Notes what an answer, be it to an own statement, told about the transaction.
+    pub fn note_transaction(&mut self, trackers: &Trackers) {
         if let Some(transaction) = trackers.transaction_state() {
             self.transaction = transaction;
         }
         if let Some(characteristics) = trackers.characteristics() {
             self.characteristics = !characteristics.is_empty();
         }
-        trackers.state_changed() && !named
     }
 
     /// Whether the connection is in the middle of something that ends by itself: a transaction, or a

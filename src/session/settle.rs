@@ -219,7 +219,14 @@ impl Settling<'_> {
         }
         if asked.flush {
             metrics.error_flushes.inc();
-            late.merge(&lease.read_ok().await?.trackers);
+            let flushed = lease.read_ok().await?;
+            // An ERR has no status flags: with autocommit off, the failed statement has begun a
+            // transaction all the same, which has locks and a snapshot (measured on both servers).
+            if let Some(status) = flushed.status {
+                self.carried.set_status(status);
+            }
+            self.hold.pending.note_transaction(&flushed.trackers);
+            late.merge(&flushed.trackers);
         }
         if asked.insert_id {
             let set = lease.read_rows().await?;

@@ -15,3 +15,4 @@ mod pooling;
 mod state_faults;
 mod support;
 mod timeouts;
+mod transactions;
