@@ -153,8 +153,11 @@ impl Session {
         match findings.whole {
             Whole::Ordinary => None,
             Whole::Kill { id, query } => self.kill(id, query, began).await,
-            _ if self.hold.is_some() => None,
+            // The server has it.
+            Whole::RowCount if self.hold.is_some() => None,
             Whole::RowCount => self.answer_row_count(sql).await,
+            // The server has them.
+            _ if self.hold.as_ref().is_some_and(|h| h.pending.diagnostics) => None,
             form => self.answer_diagnostics(form).await,
         }
     }

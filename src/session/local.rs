@@ -27,7 +27,7 @@ impl Session {
     /// The rows that the last statement left in the diagnostics area; `None` when it left nothing
     /// that was saved.
     pub(super) async fn answer_diagnostics(&mut self, form: Whole) -> Option<Flow> {
-        let saved = self.carried.diagnostics.as_deref()?;
+        let saved = self.carried.readable_diagnostics()?;
         let set = match form {
             Whole::ShowWarnings => &saved.warnings,
             Whole::ShowErrors => &saved.errors,

@@ -13,6 +13,7 @@ mod hazards;
 mod lifecycle;
 mod pooling;
 mod regressions;
+mod state_faults;
 mod support;
 mod timeouts;
 mod transactions;
