@@ -1,9 +1,12 @@
 //! From the bytes of a command to what is done about it.
 
+use std::time::Duration;
+
 use bytes::{Buf, BytesMut};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::exchange::Work;
+use super::idle::Woken;
 use super::plan::{Memory, Plan};
 use super::scan::{Findings, Whole};
 use super::{Flow, Session};
@@ -14,6 +17,8 @@ use crate::protocol::command::{Command, ResponseShape, query_text};
 use crate::protocol::packet::{HEADER_LEN, Header, MAX_PAYLOAD};
 use crate::reason::{CloseReason, PinReason};
 
+/// A client that sends nothing for so long in the middle of a command is treated as idle.
+const PAUSE: Duration = Duration::from_millis(100);
 /// Open prepared statements whose ids are remembered; more are a client's mistake.
 const MAX_STATEMENTS: usize = 100_000;
 
@@ -77,9 +82,15 @@ impl Session {
                     self.client.input.reserve(missing);
                 }
             }
-            match self.client.read_more().await {
-                Ok(n) if n > 0 => {}
-                _ => return Err(Flow::Close(CloseReason::ClientGone)),
+            match timeout(PAUSE, self.client.read_more()).await {
+                Ok(Ok(n)) if n > 0 => {}
+                Ok(_) => return Err(Flow::Close(CloseReason::ClientGone)),
+                Err(_) => {
+                    if let Woken::Close(reason) = self.stalled().await {
+                        self.say_farewell(reason).await;
+                        return Err(Flow::Close(reason));
+                    }
+                }
             }
         }
     }
