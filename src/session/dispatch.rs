@@ -17,6 +17,8 @@ use crate::protocol::command::{Command, ResponseShape, query_text};
 use crate::protocol::packet::{HEADER_LEN, Header, MAX_PAYLOAD};
 use crate::reason::{CloseReason, PinReason};
 
+/// Bytes of `COM_STMT_SEND_LONG_DATA` without any data: command, statement id, parameter.
+const LONG_DATA_MIN: usize = 7;
 /// A client that sends nothing for so long in the middle of a command is treated as idle.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Open prepared statements whose ids are remembered; more are a client's mistake.
@@ -115,7 +117,10 @@ impl Session {
             (Command::ProcessKill, Some(packet)) => self.process_kill(packet, began).await,
             (command, packet) if command.shape() == ResponseShape::Refused => {
                 drop(packet);
-                self.answer_replication(command).await
+                match self.is_replication(command) {
+                    true => self.answer_replication(command).await,
+                    false => self.answer_unknown().await,
+                }
             }
             (command, packet) => {
                 let mut work = Work::of(command, packet, began);
@@ -209,6 +214,9 @@ impl Session {
         let id = packet
             .get(HEADER_LEN + 1..HEADER_LEN + 5)
             .map(|mut id| id.get_u32_le());
+        if id.is_none() {
+            return self.answer_truncated().await;
+        }
         let known = id.is_some_and(|id| self.pinned.statements.remove(&id));
         if !known || self.hold.is_none() {
             return Flow::Continue;
@@ -224,6 +232,9 @@ impl Session {
     /// server would not answer either.
     async fn long_data(&mut self, packet: Option<BytesMut>, began: Instant) -> Flow {
         match (packet, self.hold.is_some()) {
+            (Some(packet), _) if packet.len() < HEADER_LEN + LONG_DATA_MIN => {
+                self.answer_truncated().await
+            }
             (Some(_), false) => Flow::Continue,
             (packet, _) => {
                 self.carry_out(Work::of(Command::StmtSendLongData, packet, began))

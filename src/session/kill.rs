@@ -83,10 +83,15 @@ impl Session {
         let id = packet
             .get(HEADER_LEN + 1..HEADER_LEN + 5)
             .map(|mut id| id.get_u32_le());
-        if let Some(id) = id
-            && let Some(flow) = self.kill(id.into(), false, began).await
-        {
-            return flow;
+        match id {
+            Some(id) => {
+                if let Some(flow) = self.kill(id.into(), false, began).await {
+                    return flow;
+                }
+            }
+            // MariaDB would take the missing bytes from what another client's command has left.
+            None if self.is_mariadb() => return self.answer_malformed().await,
+            None => {}
         }
         self.carry_out(Work::plain(Command::ProcessKill, packet, began))
             .await
