@@ -1,6 +1,7 @@
 //! A real client's bytes, damaged at random: whatever is made of them, Sidepool goes on.
 
 use tokio::io::AsyncWriteExt;
+use tokio::task::JoinSet;
 
 use super::*;
 use crate::support::clients::{account, on_every_server};
@@ -12,7 +13,10 @@ on_every_server! {
     damaged_streams_do_no_harm => damaged;
 }
 
-const ROUNDS: usize = 250;
+const ROUNDS: usize = 300;
+const AT_ONCE: usize = 16;
+/// No answer for so long is taken for none.
+const QUIET: Duration = Duration::from_millis(150);
 const SEED: u64 = 20_261_123;
 const USER: &str = "b_damaged";
 
@@ -46,14 +50,14 @@ fn commands() -> Vec<u8> {
     .concat()
 }
 
-/// One to four damages, anywhere behind `from`.
-fn damage(bytes: &mut Vec<u8>, from: usize, numbers: &mut Numbers) {
+/// One to four damages, anywhere.
+fn damage(bytes: &mut Vec<u8>, numbers: &mut Numbers) {
     for _ in 0..=numbers.below(4) {
-        let at = from + numbers.below(bytes.len() - from);
+        let at = numbers.below(bytes.len());
         match numbers.below(6) {
             0 => bytes[at] ^= 1 << numbers.below(8),
             1 => bytes[at] = numbers.below(256) as u8,
-            2 => bytes.truncate(at.max(from + 1)),
+            2 => bytes.truncate(at.max(1)),
             3 => {
                 let len = 1 + numbers.below(40);
                 let new = numbers.bytes(len);
@@ -61,7 +65,7 @@ fn damage(bytes: &mut Vec<u8>, from: usize, numbers: &mut Numbers) {
             }
             4 => {
                 let end = bytes.len().min(at + 1 + numbers.below(30));
-                if end - at < bytes.len() - from {
+                if end - at < bytes.len() {
                     bytes.drain(at..end);
                 }
             }
@@ -71,6 +75,41 @@ fn damage(bytes: &mut Vec<u8>, from: usize, numbers: &mut Numbers) {
                 bytes.splice(at..at, again);
             }
         }
+    }
+}
+
+/// The login and the commands of one client.
+fn stream(round: usize, plugin: &str, numbers: &mut Numbers) -> (Vec<u8>, Vec<u8>) {
+    let mut commands = commands();
+    if round % 4 != 3 {
+        // The undamaged one first, or the others would show little.
+        if round > 0 {
+            damage(&mut commands, numbers);
+        }
+        return (packet(1, &login(USER, plugin, b"")), commands);
+    }
+    // Somebody else each time, since failed logins are slowed down.
+    let mut login = packet(1, &login(&format!("b_{round}"), plugin, b""));
+    damage(&mut login, numbers);
+    (login, commands)
+}
+
+/// Sends all of it, takes what comes, and leaves in one way or the other when nothing more does.
+async fn play(address: &str, bytes: &[u8], ending: usize) {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let _ = stream.write_all(bytes).await;
+    if ending == 0 {
+        // Gone in the middle of it all.
+        return;
+    }
+    let mut answer = [0; 4096];
+    while let Ok(Ok(1..)) = timeout(QUIET, stream.read(&mut answer)).await {}
+    if ending == 1 {
+        let _ = stream.shutdown().await;
+        let mut rest = Vec::new();
+        // A failed login may be one too many, and is then held up for as much as ten seconds.
+        let ended = timeout(Duration::from_secs(12), stream.read_to_end(&mut rest)).await;
+        assert!(ended.is_ok(), "its end is not noticed: {bytes:02x?}");
     }
 }
 
@@ -93,36 +132,26 @@ async fn damaged(server: &Server) {
         false => "caching_sha2_password",
     };
     greeted.quit().await;
-    let logged_in = packet(1, &login(USER, plugin, b""));
     let mut numbers = Numbers(SEED);
+    let mut clients = JoinSet::new();
     for round in 0..ROUNDS {
-        let mut bytes = [&logged_in[..], &commands()].concat();
-        // The undamaged one first, or the others would show little.
-        if round > 0 {
-            let from = match round % 4 {
-                0 => 0,
-                _ => logged_in.len(),
-            };
-            damage(&mut bytes, from, &mut numbers);
-        }
-        let mut stream = TcpStream::connect(&address).await.unwrap();
-        let _ = stream.write_all(&bytes).await;
-        match numbers.below(3) {
-            // Everything is answered or refused.
-            0 | 1 => {
-                let _ = stream.shutdown().await;
-                packets_to_the_end(&mut stream).await;
-            }
-            // Gone in the middle of it all.
-            _ => drop(stream),
+        let (login, bytes) = stream(round, plugin, &mut numbers);
+        let ending = numbers.below(3);
+        let (address, bytes) = (address.clone(), [login, bytes].concat());
+        clients.spawn(async move { play(&address, &bytes, ending).await });
+        if clients.len() == AT_ONCE {
+            clients.join_next().await.unwrap().unwrap();
         }
         if round % 50 == 0 {
             assert_serves(&sidepool).await;
         }
     }
+    while let Some(played) = clients.join_next().await {
+        played.unwrap();
+    }
     let all = ROUNDS as f64;
     let succeeded = || sidepool.metric("sidepool_client_connections_setup_succeeded_total", "");
-    assert!(succeeded() > all / 2.0, "most got in: {}", succeeded());
+    assert!(succeeded() > all / 3.0, "many got in: {}", succeeded());
     eventually("nobody is left", async || {
         sidepool.metric("sidepool_client_connections", "") == 0.0
             && sidepool.metric("sidepool_client_handshakes", "") == 0.0
