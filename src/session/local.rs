@@ -144,6 +144,35 @@ impl Session {
             .await
     }
 
+    /// A command that is never answered, cut short: MySQL answers it after all, MariaDB does not (captured).
+    /// It is not sent on, where an answer that nobody waits for would be taken for the next one's.
+    pub(super) async fn answer_truncated(&mut self) -> Flow {
+        if self.is_mariadb() {
+            return Flow::Continue;
+        }
+        self.answer_malformed().await
+    }
+
+    /// MySQL's words for a command cut short.
+    pub(super) async fn answer_malformed(&mut self) -> Flow {
+        self.answer_sidepool(1835, *b"HY000", "Malformed communication packet.")
+            .await
+    }
+
+    /// Whether somebody who sends this wants to replicate. What servers keep to themselves, and what
+    /// the other make invented, they do not know from a client, either (captured).
+    pub(super) fn is_replication(&self, command: Command) -> bool {
+        match command {
+            Command::BinlogDump
+            | Command::BinlogDumpGtid
+            | Command::TableDump
+            | Command::ConnectOut
+            | Command::RegisterSlave => true,
+            Command::Clone | Command::SubscribeGroupReplication => !self.is_mariadb(),
+            _ => false,
+        }
+    }
+
     pub(super) async fn answer_replication(&mut self, command: Command) -> Flow {
         let message = format!(
             "Sidepool does not carry the command '{}'; connect to the database itself for replication",

@@ -8,6 +8,8 @@
     reason = "tests"
 )]
 
+mod bad_input;
+mod faults;
 mod harness;
 mod hazards;
 mod lifecycle;
