@@ -8,6 +8,8 @@
     reason = "tests"
 )]
 
+mod bad_input;
+mod faults;
 mod harness;
 mod hazards;
 mod lifecycle;
@@ -15,6 +17,7 @@ mod limits;
 mod pooling;
 mod regressions;
 mod relaying;
+mod state_faults;
 mod support;
 mod timeouts;
 mod transactions;

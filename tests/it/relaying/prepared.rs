@@ -61,7 +61,7 @@ async fn long_data(server: &Server) {
 const READ_ONLY_CURSOR: [u8; 5] = [1, 1, 0, 0, 0];
 
 async fn cursor(server: &Server) {
-    numbers(server, "t_rel_cursor", 100);
+    numbers(server, "t_rel_cursor", 2);
     let sidepool = Sidepool::sharing(server, 2);
     for without in FRAMINGS {
         let mut pair = Pair::connect(server, &sidepool, "t_rel_cursor", (0, without)).await;
@@ -92,7 +92,7 @@ async fn cursor(server: &Server) {
 }
 
 async fn cursors(server: &Server) {
-    numbers(server, "t_rel_cursors", 50);
+    numbers(server, "t_rel_cursors", 2);
     let sidepool = Sidepool::sharing(server, 3);
     for without in FRAMINGS {
         let mut pair = Pair::connect(server, &sidepool, "t_rel_cursors", (0, without)).await;
@@ -142,7 +142,7 @@ async fn unknown(server: &Server) {
 }
 
 async fn life(server: &Server) {
-    numbers(server, "t_rel_life", 10);
+    numbers(server, "t_rel_life", 1);
     let sidepool = Sidepool::sharing(server, 1);
     for without in FRAMINGS {
         let mut pair = Pair::connect(server, &sidepool, "t_rel_life", (0, without)).await;
@@ -169,7 +169,7 @@ async fn life(server: &Server) {
 }
 
 async fn kinds(server: &Server) {
-    numbers(server, "t_rel_kinds", 10);
+    numbers(server, "t_rel_kinds", 1);
     let sidepool = Sidepool::sharing(server, 2);
     for without in FRAMINGS {
         let mut pair = Pair::connect(server, &sidepool, "t_rel_kinds", (0, without)).await;

