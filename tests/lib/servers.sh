@@ -54,7 +54,8 @@ mariadb_start() {
     ((EUID != 0)) || chown "$user" "$dir" "$dir/data"
     "$MARIADB_INSTALL_DB" --no-defaults --user="$user" --datadir="$dir/data" \
         --auth-root-authentication-method=normal --skip-test-db >"$dir/install.log" 2>&1 || {
-        tail -n 20 "$dir/install.log" >&2
+        # What went wrong stands far above its farewell.
+        grep -i -m 20 error "$dir/install.log" >&2 || tail -n 20 "$dir/install.log" >&2
         warn "mariadb-install-db failed"
         return 1
     }
