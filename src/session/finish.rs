@@ -400,7 +400,7 @@ impl Session {
         let what = match reason {
             PinReason::RowCount => {
                 self.carried.learned.row_count = true;
-                "ROW_COUNT() and FOUND_ROWS()"
+                "ROW_COUNT(), FOUND_ROWS() and LASTVAL()"
             }
             _ => {
                 self.carried.learned.diagnostics = true;

@@ -132,7 +132,8 @@ impl Plan {
 }
 
 fn place(flags: Flags, memory: Memory) -> Place {
-    if flags.any(Flags::ROW_COUNT | Flags::FOUND_ROWS) {
+    // The connection remembers the last value of a sequence, of whichever session it was.
+    if flags.any(Flags::ROW_COUNT | Flags::FOUND_ROWS | Flags::LASTVAL) {
         return Place::Previous(PinReason::RowCount);
     }
     // The four plain forms have been answered from what was saved, if that can still be shown.

@@ -85,6 +85,8 @@ flags! {
     CODE = 25;
     /// A `SET` that may change variables of the server.
     GLOBAL = 26;
+    /// `LASTVAL`, `PREVIOUS VALUE FOR`
+    LASTVAL = 27;
 }
 
 impl Flags {
@@ -163,6 +165,8 @@ const ALARMS: &[&str] = &[
     "/*m!",
     "temporary",
     "handler",
+    "binlog",
+    "authorization",
     "lock",
     "call",
     "role",
