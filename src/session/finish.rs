@@ -335,6 +335,9 @@ impl Session {
             return Cleaning::None;
         };
         let open = hold.pending.in_transaction(self.carried.status) || !hold.pending.is_settled();
+        if open && hold.pending.xa {
+            return Cleaning::Close;
+        }
         match self.pinned.pins.cleaning() {
             Cleaning::None if open => Cleaning::Reset,
             cleaning => cleaning,

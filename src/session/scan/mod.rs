@@ -87,6 +87,8 @@ flags! {
     GLOBAL = 26;
     /// `LASTVAL`, `PREVIOUS VALUE FOR`
     LASTVAL = 27;
+    /// `XA …`
+    XA = 28;
 }
 
 impl Flags {

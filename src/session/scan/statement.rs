@@ -258,7 +258,8 @@ fn head_flags(tokens: &[Token<'_>]) -> Flags {
     };
     match &first.to_ascii_lowercase()[..] {
         b"select" | b"table" | b"values" | b"desc" | b"describe" | b"explain" | b"use"
-        | b"start" | b"release" | b"help" | b"unlock" | b"xa" => Flags::NONE,
+        | b"start" | b"release" | b"help" | b"unlock" => Flags::NONE,
+        b"xa" => Flags::XA,
         b"commit" => Flags::END_TRANSACTION,
         b"rollback" if has_word(tokens, b"to") => Flags::NONE,
         b"rollback" => Flags::END_TRANSACTION,
