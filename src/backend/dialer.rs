@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
 use tokio::sync::watch;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::connection::{BackendConnection, StatementError};
 use super::dial::Address;
@@ -249,7 +249,14 @@ impl Dialer {
             .baselines
             .insert(key, connection.state.clone(), read_at);
         self.0.virtuals.store(Arc::clone(connection.virtuals()));
-        self.0.facts.store(Some(Arc::clone(connection.facts())));
+        let facts = connection.facts();
+        let before = self.0.facts.swap(Some(Arc::clone(facts)));
+        if !facts.trackers && before.is_none_or(|before| before.trackers) {
+            warn!(
+                backend = %self.0.address,
+                "the server has no session trackers, so every session is pinned (no_trackers)"
+            );
+        }
         let limits = connection.limits();
         self.0.limits.send_if_modified(|known| {
             let changed = known != limits;

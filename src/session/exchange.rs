@@ -3,6 +3,7 @@
 //! What may be run again and what may not is decided here, by the rule of DESIGN 9: only a command
 //! of which it is certain that the server never read it is sent a second time.
 
+use std::future::poll_fn;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -186,10 +187,14 @@ impl Session {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let pool = self.context.target.pool();
-            match pool
-                .borrow(&self.login.key, &self.carried.state, left)
-                .await
-            {
+            let client = &mut self.client;
+            let borrowed = tokio::select! {
+                biased;
+                borrowed = pool.borrow(&self.login.key, &self.carried.state, left) => borrowed,
+                // Or the queue would fill with statements of clients that no longer wait for them.
+                _ = poll_fn(|cx| client.poll_gone(cx)) => return Err(Trouble::ClientGone),
+            };
+            match borrowed {
                 Ok(lease) => {
                     self.take(lease);
                     self.me.set_activity(Activity::Active);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tracing::{debug, info, warn};
 
 use super::directory::Activity;
-use super::exchange::{Trouble, Work};
+use super::exchange::{Hold, Trouble, Work};
 use super::pins::{Cleaning, Pins};
 use super::plan::{Plan, Shown};
 use super::scan::{digest, uses_tables};
@@ -51,6 +51,7 @@ impl Session {
         if let Some(status) = answer.status {
             self.carried.set_status(status);
         }
+        self.carried.set_row_count(answer);
         if let Some(error) = answer.error() {
             self.context
                 .metrics
@@ -312,10 +313,18 @@ impl Session {
 
     /// Returns the held connection to the pool. Its state must be known.
     pub(super) fn give_back(&mut self) {
-        if let Some(hold) = self.hold.take() {
-            self.me.set_backend_thread(0);
-            self.own = 0;
-            self.ticket = Some(hold.lease.give_back());
+        let Some(Hold { lease, .. }) = self.hold.take() else {
+            return;
+        };
+        self.own = 0;
+        if self.me.clear_backend_thread() {
+            let entry = self.me.entry();
+            tokio::spawn(async move {
+                entry.kills_returned().await;
+                lease.give_back();
+            });
+        } else {
+            self.ticket = Some(lease.give_back());
         }
     }
 
@@ -348,7 +357,7 @@ impl Session {
     pub(super) async fn leave(&mut self) {
         let cleaning = self.cleaning();
         let Some(hold) = self.hold.take() else { return };
-        self.me.set_backend_thread(0);
+        self.me.clear_backend_thread();
         self.pinned = super::Pinned::default();
         let init_query = self
             .context
@@ -359,7 +368,10 @@ impl Session {
             .clone()
             .unwrap_or_default();
         // Dropped on timeout, the lease is retired.
-        let cleaned = clean_up(hold, cleaning, &init_query);
+        let cleaned = async {
+            self.me.kills_returned().await;
+            clean_up(hold, cleaning, &init_query).await;
+        };
         if tokio::time::timeout(CLEAN_UP, cleaned).await.is_err() {
             debug!("a backend connection took too long to be reset and was closed");
         }

@@ -7,7 +7,9 @@ use crate::backend::facts::Virtuals;
 use crate::backend::state::{IdleTimeouts, State, Value};
 use crate::protocol::reply::StatusFlags;
 use crate::relay::own::OwnResultSet;
-use crate::relay::{TrackedVariables, TrackerFilter, TrackerSelection, TransactionInfo};
+use crate::relay::{
+    Answer, End, TrackedVariables, TrackerFilter, TrackerSelection, TransactionInfo,
+};
 
 /// The session as it is between two statements, wherever it ran last.
 #[derive(Debug)]
@@ -18,6 +20,8 @@ pub struct Carried {
     pub last_insert_id: u64,
     /// The client's own `wait_timeout` and `interactive_timeout`, if it set any.
     pub timeouts: Option<IdleTimeouts>,
+    /// What `ROW_COUNT()` returns.
+    pub row_count: i64,
     /// What the last statement left in the diagnostics area, if anything.
     pub diagnostics: Option<Box<SavedDiagnostics>>,
     /// Status flags of the last OK.
@@ -85,6 +89,7 @@ impl Carried {
             state,
             last_insert_id: 0,
             timeouts: None,
+            row_count: 0,
             diagnostics: None,
             status,
             learned: Learned::default(),
@@ -126,6 +131,16 @@ impl Carried {
             no_backslash_escapes: has(b"NO_BACKSLASH_ESCAPES"),
             charset: CharsetFamily::of(charset),
         };
+    }
+
+    /// What `ROW_COUNT()` returns after an answer: the affected rows of an OK, -1 after rows and errors
+    /// (measured on both servers for every kind of statement, and for `USE` and a ping).
+    pub const fn set_row_count(&mut self, answer: &Answer) {
+        match answer.end {
+            End::Ok => self.row_count = answer.affected_rows.cast_signed(),
+            End::Rows | End::Error(_) => self.row_count = -1,
+            End::Nothing | End::Prepared(_) | End::Text => {}
+        }
     }
 
     /// The status flags of an OK, as far as they outlive its statement.

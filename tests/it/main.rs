@@ -8,10 +8,13 @@
     reason = "tests"
 )]
 
+mod bad_input;
+mod faults;
 mod harness;
 mod hazards;
 mod lifecycle;
 mod pooling;
+mod regressions;
 mod state_faults;
 mod support;
 mod timeouts;

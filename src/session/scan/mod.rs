@@ -135,6 +135,8 @@ pub enum Whole {
     CountWarnings,
     /// `SHOW COUNT(*) ERRORS`
     CountErrors,
+    /// `SELECT ROW_COUNT()`
+    RowCount,
     /// `KILL [HARD|SOFT] [CONNECTION|QUERY] n`
     Kill {
         /// The id named.

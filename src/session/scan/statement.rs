@@ -62,7 +62,9 @@ fn classify_all(sql: &[u8], tokens: &[Token<'_>]) -> Findings {
     let mut flags = classify_one(first);
     let mut whole = classify_whole(first);
     for statement in statements {
-        flags = flags.without(Flags::PLAIN_SET) | classify_one(statement).without(Flags::PLAIN_SET);
+        // What it counts is the statement in front of it, which runs where it does.
+        let later = classify_one(statement).without(Flags::PLAIN_SET | Flags::ROW_COUNT);
+        flags = flags.without(Flags::PLAIN_SET) | later;
         flags |= Flags::MULTI;
         whole = Whole::Ordinary;
     }
@@ -496,6 +498,16 @@ fn classify_whole(tokens: &[Token<'_>]) -> Whole {
             } else {
                 Whole::Ordinary
             }
+        }
+        [
+            Token::Word(select),
+            Token::Word(function),
+            Token::Punct(b'('),
+            Token::Punct(b')'),
+        ] if select.eq_ignore_ascii_case(b"select")
+            && function.eq_ignore_ascii_case(b"row_count") =>
+        {
+            Whole::RowCount
         }
         [Token::Word(kill), rest @ ..] if kill.eq_ignore_ascii_case(b"kill") => classify_kill(rest),
         _ => Whole::Ordinary,
