@@ -24,8 +24,6 @@ use crate::reason::RetireReason;
 use crate::relay::ErrorInfo;
 use crate::relay::own::OwnError;
 
-/// Plain `SET`s whose effect is remembered, per backend.
-const TRANSITIONS: usize = 4096;
 /// Databases that were selected with success and need not be tried again at the next login.
 const DATABASES: usize = 4096;
 /// Pause between two attempts to learn a server's greeting.
@@ -46,7 +44,6 @@ struct Inner {
     dialer: Dialer,
     pool: Pool<Dialer>,
     settings: Arc<Live>,
-    transitions: KnownTransitions,
     databases: Mutex<HashMap<DatabaseKey, KnownDatabase>>,
     /// The one place beyond the limit, for kills.
     kill_place: Semaphore,
@@ -115,7 +112,6 @@ impl Target {
             dialer,
             pool,
             settings,
-            transitions: KnownTransitions::new(TRANSITIONS),
             databases: Mutex::new(HashMap::new()),
             kill_place: Semaphore::new(1),
         }))
@@ -133,7 +129,7 @@ impl Target {
 
     /// Effects of plain `SET`s that are known already.
     pub fn transitions(&self) -> &KnownTransitions {
-        &self.0.transitions
+        self.0.dialer.transitions()
     }
 
     /// Proves a secret by a real login, which then joins the pool.
@@ -180,9 +176,8 @@ impl Target {
             let began = Instant::now();
             match self.prove(key, secret, collation).await {
                 Ok(()) => {
-                    // Nothing older than this login's begin: the two clocks may be microseconds apart.
                     let baselines = self.0.dialer.baselines();
-                    if let Some(state) = baselines.get(&baseline, began, Duration::ZERO) {
+                    if let Some(state) = baselines.since(&baseline, began) {
                         return Ok(state);
                     }
                 }

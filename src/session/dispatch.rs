@@ -146,7 +146,7 @@ impl Session {
                 .await;
         };
         let findings = self.context.scanner.scan(sql, self.carried.lex);
-        if let Some(flow) = self.answer_whole(&findings, began).await {
+        if let Some(flow) = self.answer_whole(&findings, sql, began).await {
             return flow;
         }
         let plan = Plan::of(&findings, self.memory());
@@ -160,11 +160,20 @@ impl Session {
     }
 
     /// Answers what is no affair of the server's.
-    async fn answer_whole(&mut self, findings: &Findings, began: Instant) -> Option<Flow> {
+    async fn answer_whole(
+        &mut self,
+        findings: &Findings,
+        sql: &[u8],
+        began: Instant,
+    ) -> Option<Flow> {
         match findings.whole {
             Whole::Ordinary => None,
             Whole::Kill { id, query } => self.kill(id, query, began).await,
-            _ if self.hold.is_some() => None,
+            // The server has it.
+            Whole::RowCount if self.hold.is_some() => None,
+            Whole::RowCount => self.answer_row_count(sql).await,
+            // The server has them.
+            _ if self.hold.as_ref().is_some_and(|h| h.pending.diagnostics) => None,
             form => self.answer_diagnostics(form).await,
         }
     }

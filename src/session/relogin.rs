@@ -72,6 +72,7 @@ impl Session {
         let server = hold.lease.state.clone();
         let state = self.after_reset(&server);
         self.carried.last_insert_id = 0;
+        self.carried.row_count = 0;
         self.carried.timeouts = None;
         self.carried.diagnostics = None;
         self.set_state(state);

@@ -14,5 +14,8 @@ mod harness;
 mod hazards;
 mod lifecycle;
 mod pooling;
+mod regressions;
+mod state_faults;
 mod support;
 mod timeouts;
+mod transactions;
