@@ -10,10 +10,10 @@ use bytes::BytesMut;
 use tokio::time::Instant;
 use tracing::debug;
 
-use super::Session;
 use super::directory::Activity;
 use super::pending::Pending;
 use super::plan::{Place, Plan, Shown};
+use super::{Session, patience};
 use crate::backend::connection::StatementError;
 use crate::backend::dialer::{DialError, Dialer};
 use crate::backend::state::{DatabaseChange, Replay, State, replay};
@@ -508,6 +508,7 @@ impl Session {
         if state.schema_id() != self.carried.state.schema_id() {
             self.me.set_database(state.schema().cloned());
         }
+        self.client.patience = Some(patience(&state));
         self.carried.set_state(state);
     }
 

@@ -24,6 +24,7 @@ pub mod timers;
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 use tracing::debug;
@@ -34,6 +35,7 @@ use exchange::Hold;
 use memory::Carried;
 use pins::Pins;
 
+use crate::backend::state::State;
 use crate::metrics::GaugeGuard;
 use crate::pool::Ticket;
 use crate::reason::CloseReason;
@@ -100,12 +102,13 @@ impl Session {
     /// A session for a client whose login has just been answered with OK.
     pub fn new(
         context: Arc<SessionContext>,
-        client: Conn,
+        mut client: Conn,
         login: Login,
         registration: Registration,
     ) -> Self {
         let carried = carried(&context, &login);
         registration.set_database(login.state.schema().cloned());
+        client.patience = Some(patience(&login.state));
         let now = Instant::now();
         Self {
             context,
@@ -144,6 +147,17 @@ impl Session {
         farewell::linger(self.client, reason, &self.context.metrics, self.me.id());
         reason
     }
+}
+
+/// How long a client may take nothing of its answer: a little longer than its server has patience,
+/// which cannot be seen behind what the server has sent already.
+fn patience(state: &State) -> Duration {
+    const DEFAULT: u64 = 60;
+    const LONGER: u64 = 2;
+    let seconds = state
+        .get_named("net_write_timeout")
+        .and_then(|value| std::str::from_utf8(value.as_bytes()?).ok()?.parse().ok());
+    Duration::from_secs(seconds.unwrap_or(DEFAULT).saturating_add(LONGER))
 }
 
 fn carried(context: &SessionContext, login: &Login) -> Carried {

@@ -8,7 +8,7 @@ use tracing::warn;
 use super::exchange::Work;
 use super::plan::Plan;
 use super::settle::read_after_reset;
-use super::{Flow, Session, carried};
+use super::{Flow, Session, carried, patience};
 use crate::backend::connection::StatementError;
 use crate::backend::key::PoolKey;
 use crate::backend::state::{State, replay};
@@ -34,6 +34,7 @@ impl Session {
         match result {
             Ok(login) => {
                 self.carried = carried(&self.context, &login);
+                self.client.patience = Some(patience(&login.state));
                 self.me.set_identity(login.identity.clone());
                 self.me.set_database(login.state.schema().cloned());
                 self.login = login;
