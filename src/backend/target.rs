@@ -170,9 +170,9 @@ impl Target {
                 Ok(()) => {
                     // Nothing older than this login's begin: the two clocks may be microseconds apart.
                     let baselines = self.0.dialer.baselines();
-                    if let Some(state) = baselines.get(&baseline, began, Duration::ZERO) {
-                        return Ok(state);
-                    }
+                    let found = baselines.get(&baseline, began, Duration::ZERO);
+                    let gone = || BorrowError::Connect(Arc::new(DialError::NoBaseline));
+                    return found.ok_or_else(gone);
                 }
                 Err(BorrowError::Connect(error)) if Dialer::is_denied(&error) => {
                     last = DialError::NoSecret;

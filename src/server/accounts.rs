@@ -72,10 +72,16 @@ impl Credentials for Account {
     }
 
     fn secrets(&self) -> Vec<Secret> {
-        self.login_secret()
-            .map(|known| known.secret)
-            .into_iter()
-            .collect()
+        let known = self.candidates().into_iter();
+        known.map(|known| known.secret).collect()
+    }
+
+    fn confirmed(&self, secret: &Secret) {
+        Self::confirmed(self, secret);
+    }
+
+    fn denied(self: Arc<Self>, secret: &Secret) {
+        Self::denied(&self, secret);
     }
 }
 

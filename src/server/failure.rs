@@ -67,10 +67,15 @@ impl Failure {
                 error: server_error(UNKNOWN, *b"HY000", &format!("Sidepool: {error}")),
                 reason: RejectReason::AccessDenied,
             },
+            DialError::SetUp(_) if let Some(error) = error.expired() => Self {
+                error: of_info(error.clone()),
+                reason: RejectReason::AccessDenied,
+            },
             DialError::Login(error) => unavailable(
                 UNREACHABLE,
                 &format!("Sidepool: can't connect to the database at {backend}: {error}"),
             ),
+            DialError::NoBaseline => unavailable(UNKNOWN, &format!("Sidepool: {error}; try again")),
             DialError::SetUp(error) => unavailable(
                 UNKNOWN,
                 &format!("Sidepool: a connection to {backend} could not be set up: {error}"),
