@@ -60,9 +60,10 @@ pub enum DialError {
 }
 
 impl DialError {
-    /// What the server denied, if that is why.
+    /// What the server denied, if that is why. A login that would succeed with any password is denied by Sidepool.
     pub fn denial(&self) -> Option<Denial> {
         match self {
+            Self::Login(LoginError::NotProof) => Some(Denial::Account),
             Self::Login(error) => error.denial(),
             Self::SetUp(_) if self.expired().is_some() => Some(Denial::Account),
             Self::SetUp(_) | Self::NoBaseline => None,
@@ -86,8 +87,7 @@ impl DialError {
 
     /// Whether a login that ended like this withdraws the secret that it was tried with.
     fn speaks_against_secret(&self) -> bool {
-        matches!(self, Self::Login(LoginError::NotProof))
-            || matches!(self.denial(), Some(Denial::Credentials | Denial::Account))
+        matches!(self.denial(), Some(Denial::Credentials | Denial::Account))
     }
 }
 
@@ -247,7 +247,7 @@ impl Dialer {
             tls: self.0.tls.clone(),
             timeout: settings.backend.connect_timeout,
             allow_public_key_retrieval: settings.backend.allow_public_key_retrieval,
-            proof: ProofDemand::NotNeeded,
+            proof: ProofDemand::Required,
         }
     }
 
@@ -291,8 +291,9 @@ impl Connector for Dialer {
     async fn connect(&self, key: &PoolKey) -> Result<BackendConnection, DialError> {
         let mut last = DialError::NoSecret;
         for secret in key.credentials().secrets() {
-            // The secret was proved before it was kept.
-            let proof = ProofDemand::NotNeeded;
+            // One more round trip on MariaDB, for which the next client's login costs none, and an account that
+            // no longer asks for its password is noticed.
+            let proof = ProofDemand::Required;
             match self.log_in(key, secret, DEFAULT_COLLATION, proof).await {
                 Err(error) if error.denial() == Some(Denial::Credentials) => last = error,
                 other => return other,
@@ -306,6 +307,6 @@ impl Connector for Dialer {
     }
 
     fn is_denied(error: &DialError) -> bool {
-        matches!(error.denial(), Some(Denial::Credentials | Denial::Account))
+        error.speaks_against_secret()
     }
 }

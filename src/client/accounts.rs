@@ -68,6 +68,8 @@ pub enum Proof {
 pub enum ProveError {
     /// The database refuses this account with this secret. The secret is forgotten.
     Denied(ServerError),
+    /// The database refuses this account for now, whatever the secret. Nothing is forgotten.
+    Blocked(ServerError),
     /// No answer to the question: nothing reachable, no room, a timeout. The client is told this error.
     Unavailable(ServerError),
     /// The login would have succeeded with any secret (`unix_socket`).
@@ -333,6 +335,7 @@ impl Shared {
                 })
             }
             Err(ProveError::Unavailable(error)) => Err(Refusal::Unavailable(error)),
+            Err(ProveError::Blocked(error)) => Err(Refusal::Denied(error)),
             Err(ProveError::Denied(error)) => {
                 account.denied(&secret);
                 // 1045 names Sidepool's host; the client is told of its own.

@@ -230,9 +230,10 @@ fn prove_error(error: &TargetError, backend: &str) -> ProveError {
     };
     match &**error {
         DialError::Login(LoginError::NotProof) => ProveError::NotProof,
-        error if matches!(error.denial(), Some(Denial::Credentials | Denial::Account)) => {
-            ProveError::Denied(failure.error)
-        }
-        _ => ProveError::Unavailable(failure.error),
+        error => match error.denial() {
+            Some(Denial::Credentials | Denial::Account) => ProveError::Denied(failure.error),
+            Some(Denial::Blocked) => ProveError::Blocked(failure.error),
+            _ => ProveError::Unavailable(failure.error),
+        },
     }
 }

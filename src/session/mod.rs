@@ -34,8 +34,10 @@ use exchange::Hold;
 use memory::Carried;
 use pins::Pins;
 
+use crate::backend::state::IdleTimeouts;
 use crate::metrics::GaugeGuard;
 use crate::pool::Ticket;
+use crate::protocol::capability::Capabilities;
 use crate::reason::CloseReason;
 use crate::relay::Conn;
 
@@ -147,5 +149,17 @@ impl Session {
 }
 
 fn carried(context: &SessionContext, login: &Login) -> Carried {
-    Carried::new(login.state.clone(), &context.target.dialer().virtuals())
+    let virtuals = context.target.dialer().virtuals();
+    let mut carried = Carried::new(login.state.clone(), &virtuals);
+    carried.timeouts = own_timeouts(context, login);
+    carried
+}
+
+/// With what timeouts the session begins, if they are not the server's usual ones.
+fn own_timeouts(context: &SessionContext, login: &Login) -> Option<IdleTimeouts> {
+    if !login.capabilities.contains(Capabilities::INTERACTIVE) {
+        return None;
+    }
+    let idle = context.target.dialer().virtuals().idle?;
+    Some(idle.of_interactive()).filter(|own| *own != idle)
 }

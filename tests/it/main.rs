@@ -11,6 +11,7 @@
 mod harness;
 mod hazards;
 mod lifecycle;
+mod login;
 mod pooling;
 mod support;
 mod timeouts;
