@@ -8,6 +8,8 @@ mod passwords;
 mod tap;
 mod transport;
 
+use std::time::Duration;
+
 use tap::Tap;
 
 use crate::support::clients::{is_mariadb, on_every_server, root, value};
@@ -48,6 +50,13 @@ async fn connect(sidepool: &Sidepool, user: &str, password: &str) -> Result<Wire
 async fn refusal(sidepool: &Sidepool, user: &str, password: &str) -> ServerError {
     let refused = connect(sidepool, user, password).await.err();
     refused.unwrap_or_else(|| panic!("{user} got in with '{password}'"))
+}
+
+/// Waits until Sidepool has closed that client, whatever it says before.
+async fn closed(client: &mut Wire) {
+    let end = async { while client.read_packet().await.is_ok() {} };
+    let end = tokio::time::timeout(Duration::from_secs(10), end).await;
+    assert!(end.is_ok(), "not closed");
 }
 
 /// Waits until that many logins were proved by the database and by what is known of it. They are counted when

@@ -128,7 +128,9 @@ async fn proxy_protocol(server: &Server) {
         .unwrap();
     let mut answer = Vec::new();
     // An end or a reset.
-    let _ = bare.read_to_end(&mut answer).await;
+    let end = bare.read_to_end(&mut answer);
+    let end = tokio::time::timeout(std::time::Duration::from_secs(10), end).await;
+    assert!(end.is_ok(), "not closed");
     assert!(answer.is_empty(), "{answer:x?}");
     sidepool.wait("counted", |s| rejected(s, "proxy_protocol") == 1.0);
 }

@@ -207,7 +207,9 @@ async fn an_interactive_client_is_closed_by_the_server_s_interactive_timeout() {
     })
     .await
     .unwrap();
-    let (seq, notice) = shell.read_packet().await.unwrap();
+    let soon = std::time::Duration::from_secs(10);
+    let notice = tokio::time::timeout(soon, shell.read_packet()).await;
+    let (seq, notice) = notice.expect("closed in time").unwrap();
     assert_eq!((seq, notice[0]), (0, 0xff));
     sidepool.wait("counted", |s| {
         s.metric("sidepool_client_connections_closed_total", "idle_timeout") == 1.0
