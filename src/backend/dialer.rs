@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
 use tokio::sync::watch;
+use tracing::{debug, warn};
 
 use super::connection::{BackendConnection, StatementError};
 use super::dial::Address;
@@ -14,7 +15,7 @@ use super::facts::{Greeted, ServerFacts, ServerLimits, Virtuals};
 use super::key::PoolKey;
 use super::login::{self, Denial, LoginError, LoginParams};
 use super::setup::{self, SetUp, greeted};
-use super::state::{Baselines, StateIds};
+use super::state::{Baselines, KnownTransitions, State, StateIds};
 use super::tls::BackendTls;
 use crate::config::Live;
 use crate::pool::Connector;
@@ -30,6 +31,8 @@ pub const DEFAULT_COLLATION: u8 = 45;
 
 /// First states remembered per backend.
 const BASELINES: usize = 4096;
+/// Plain `SET`s whose effect is remembered, per backend.
+const TRANSITIONS: usize = 4096;
 
 /// What decides a session's first state besides the server's globals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -106,6 +109,7 @@ struct Shared {
     greeted: ArcSwapOption<Greeted>,
     virtuals: ArcSwap<Virtuals>,
     baselines: Baselines<BaselineKey>,
+    transitions: KnownTransitions,
     limits: watch::Sender<ServerLimits>,
     reachable: AtomicBool,
 }
@@ -123,6 +127,7 @@ impl Dialer {
             greeted: ArcSwapOption::empty(),
             virtuals: ArcSwap::default(),
             baselines: Baselines::new(BASELINES),
+            transitions: KnownTransitions::new(TRANSITIONS),
             limits: watch::Sender::new(ServerLimits::default()),
             reachable: AtomicBool::new(true),
         }))
@@ -156,6 +161,22 @@ impl Dialer {
     /// First states by account, charset and capabilities.
     pub fn baselines(&self) -> &Baselines<BaselineKey> {
         &self.0.baselines
+    }
+
+    /// Effects of plain `SET`s that are known already.
+    pub fn transitions(&self) -> &KnownTransitions {
+        &self.0.transitions
+    }
+
+    /// A variable of the server is another: what logins and `SET`s lead to is to be looked at anew.
+    pub fn forget_globals(&self) {
+        self.globals_changed(Instant::now());
+    }
+
+    /// The variables of the server changed before `seen`.
+    fn globals_changed(&self, seen: Instant) {
+        self.0.baselines.expire(seen);
+        self.0.transitions.clear();
     }
 
     /// Learns the greeting without credentials. Not to be cancelled.
@@ -264,11 +285,23 @@ impl Dialer {
             collation,
             bits: key.bits(),
         };
+        let changed = |before: State| before != connection.state;
+        if self.0.baselines.last(&key).is_some_and(changed) {
+            debug!(backend = %self.0.address, "a login shows other variables than the one before");
+            self.globals_changed(read_at);
+        }
         self.0
             .baselines
             .insert(key, connection.state.clone(), read_at);
         self.0.virtuals.store(Arc::clone(connection.virtuals()));
-        self.0.facts.store(Some(Arc::clone(connection.facts())));
+        let facts = connection.facts();
+        let before = self.0.facts.swap(Some(Arc::clone(facts)));
+        if !facts.trackers && before.is_none_or(|before| before.trackers) {
+            warn!(
+                backend = %self.0.address,
+                "the server has no session trackers, so every session is pinned (no_trackers)"
+            );
+        }
         let limits = connection.limits();
         self.0.limits.send_if_modified(|known| {
             let changed = known != limits;

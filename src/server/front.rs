@@ -36,12 +36,14 @@ use crate::reason::{CloseReason, RejectReason};
 use crate::relay::Conn;
 use crate::session::Session;
 use crate::session::context::{Boxed, Login, SessionContext};
-use crate::session::directory::{Directory, Identity, Registration};
+use crate::session::directory::{Activity, Directory, Entry, Identity, KillOnItsWay, Registration};
 use crate::session::scan::Scanner;
 use crate::transport::Stream;
 
 /// How long a client that is turned away without a greeting has to read why.
 const LINGER: Duration = Duration::from_secs(1);
+/// How long the kill of a statement that was cut off waits for a place at the server; the process is ending.
+const KILL_WITHIN: Duration = Duration::from_secs(1);
 
 /// What all listeners share.
 pub(super) struct Hall {
@@ -76,11 +78,18 @@ struct Entrant {
 /// What is kept beside a session.
 struct Attendance {
     connected: Connected,
-    client: u32,
+    entry: Arc<Entry>,
     identity: Arc<Identity>,
     cut: CancellationToken,
+    killer: Killer,
     _logged_in: LoggedIn,
     _permit: OwnedSemaphorePermit,
+}
+
+/// Kills what a session that is cut off has running.
+struct Killer {
+    context: Arc<SessionContext>,
+    key: PoolKey,
 }
 
 /// What a session begins with.
@@ -246,9 +255,13 @@ impl Front {
         let (path, tls) = (login.client.path, login.identity.tls);
         let attendance = Attendance {
             connected: arrival.logged_in(path, tls),
-            client: registration.id(),
+            entry: registration.entry(),
             identity: registration.identity(),
             cut: self.hall.stages.cut.clone(),
+            killer: Killer {
+                context: Arc::clone(&context),
+                key: login.key.clone(),
+            },
             _logged_in: logged_in,
             _permit: permit,
         };
@@ -260,14 +273,22 @@ impl Front {
 
 impl Attendance {
     async fn until_the_end(self, mut session: Boxed<'static, CloseReason>) {
-        let client = self.client;
+        let client = self.entry.id();
         {
             let (user, source, tls) = shown(&self.identity);
             debug!(client, user = &*user, source, tls, "client logged in");
         }
         let reason = tokio::select! {
             reason = &mut session => reason,
-            () = self.cut.cancelled() => CloseReason::Drain,
+            () = self.cut.cancelled() => {
+                let kill = self.entry.begin_kill();
+                let runs = self.entry.view().activity == Activity::Active;
+                drop(session);
+                if let Some(kill) = kill.filter(|_| runs) {
+                    self.killer.kill(&kill).await;
+                }
+                CloseReason::Drain
+            }
         };
         let (user, source, _) = shown(&self.identity);
         match reason {
@@ -277,6 +298,17 @@ impl Attendance {
             _ => info!(client, %reason, user = &*user, source, "client closed"),
         }
         self.connected.closed(reason);
+    }
+}
+
+impl Killer {
+    /// Servers do not notice that a client has gone while its statement runs.
+    async fn kill(&self, kill: &KillOnItsWay) {
+        let target = &self.context.target;
+        let killed = target.kill_query(&self.key, kill.thread(), KILL_WITHIN);
+        if let Err(error) = killed.await {
+            debug!(%error, "a statement that was cut off could not be killed");
+        }
     }
 }
 

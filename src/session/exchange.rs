@@ -3,6 +3,7 @@
 //! What may be run again and what may not is decided here, by the rule of DESIGN 9: only a command
 //! of which it is certain that the server never read it is sent a second time.
 
+use std::future::poll_fn;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -12,7 +13,7 @@ use tracing::debug;
 use super::Session;
 use super::directory::Activity;
 use super::pending::Pending;
-use super::plan::{Place, Plan};
+use super::plan::{Place, Plan, Shown};
 use crate::backend::connection::StatementError;
 use crate::backend::dialer::{DialError, Dialer};
 use crate::backend::state::{DatabaseChange, Replay, State, replay};
@@ -157,9 +158,15 @@ impl Session {
     async fn acquire(&mut self, plan: &Plan, began: Instant) -> Result<(), Trouble> {
         if let Some(hold) = &mut self.hold {
             // A transaction or a pin is lost with its connection; nothing can bring it back.
-            return match hold.lease.is_silent() {
-                true => Ok(()),
-                false => Err(self.lost(RetireReason::ServerClosed, false)),
+            if !hold.lease.is_silent() {
+                return Err(self.lost(RetireReason::ServerClosed, false));
+            }
+            return match plan.place {
+                // What was saved of another connection's is not on this one.
+                Place::Previous(reason @ PinReason::Diagnostics) if !hold.pending.diagnostics => {
+                    Err(Trouble::NotKept(reason))
+                }
+                _ => Ok(()),
             };
         }
         if let Place::Previous(reason) = plan.place {
@@ -177,10 +184,14 @@ impl Session {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let pool = self.context.target.pool();
-            match pool
-                .borrow(&self.login.key, &self.carried.state, left)
-                .await
-            {
+            let client = &mut self.client;
+            let borrowed = tokio::select! {
+                biased;
+                borrowed = pool.borrow(&self.login.key, &self.carried.state, left) => borrowed,
+                // Or the queue would fill with statements of clients that no longer wait for them.
+                _ = poll_fn(|cx| client.poll_gone(cx)) => return Err(Trouble::ClientGone),
+            };
+            match borrowed {
                 Ok(lease) => {
                     self.take(lease);
                     self.me.set_activity(Activity::Active);
@@ -370,8 +381,13 @@ impl Session {
     fn put_before(&mut self, plan: &Plan) {
         let Some(hold) = &mut self.hold else { return };
         let (lease, before) = (&mut hold.lease, plan.before);
-        if hold.fresh && plan.place == Place::Anywhere {
-            if before.last_insert_id && lease.last_insert_id != self.carried.last_insert_id {
+        // Nothing may come between the client's statement and the one before it on this connection.
+        if plan.place == Place::Anywhere {
+            // With a question open, the connection's is the session's own.
+            if before.last_insert_id
+                && !hold.pending.insert_id
+                && lease.last_insert_id != self.carried.last_insert_id
+            {
                 let sql = format!(
                     "SET @@session.last_insert_id={}",
                     self.carried.last_insert_id
@@ -380,13 +396,15 @@ impl Session {
                 lease.last_insert_id = self.carried.last_insert_id;
                 self.own += 1;
             }
-            if before.empty_diagnostics {
+            if before.empty_diagnostics && !hold.pending.diagnostics {
                 lease.put_query(EMPTY_DIAGNOSTICS);
                 self.own += 1;
             }
         }
-        if before.virtuals && !hold.pending.virtuals_shown {
-            if let Some(sql) = lease.virtuals().trackers_sql() {
+        if before.virtuals > hold.pending.shown {
+            if before.virtuals == Shown::All
+                && let Some(sql) = lease.virtuals().trackers_sql()
+            {
                 lease.put_query(sql.as_bytes());
                 self.own += 1;
             }
@@ -394,7 +412,7 @@ impl Session {
                 lease.put_query(timeouts.set_sql().as_bytes());
                 self.own += 1;
             }
-            hold.pending.virtuals_shown = true;
+            hold.pending.shown = before.virtuals;
         }
     }
 

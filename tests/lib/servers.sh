@@ -11,15 +11,21 @@ mariadb_install() {
     if ! command -v mariadbd >/dev/null || ! command -v mariadb-install-db >/dev/null; then
         apt_need "$(mariadb_package server)" || return 1
     fi
-    command -v mariadb >/dev/null || apt_need "$(mariadb_package client)" || return 1
     MARIADBD=$(command -v mariadbd) || return 1
     MARIADB_INSTALL_DB=$(command -v mariadb-install-db) || return 1
-    MARIADB_CLIENT=$(command -v mariadb) || return 1
+    mariadb_client_install
+}
+
+# Sets MARIADB_CLIENT.
+mariadb_client_install() {
+    command -v mariadb >/dev/null || apt_need "$(mariadb_package client)" || return 1
+    MARIADB_CLIENT=$(command -v mariadb)
 }
 
 # Newer releases say mariadb-server-core, older ones put the version behind it.
 mariadb_package() {
     local name="mariadb-$1-core"
+    apt_lists_need
     if [[ -z $(apt-cache madison "$name" 2>/dev/null) ]]; then
         apt-cache pkgnames "$name-" 2>/dev/null | sort -V | tail -n 1 | grep . || printf '%s\n' "$name"
     else

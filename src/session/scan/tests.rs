@@ -175,11 +175,20 @@ fn only_sets_of_literals_are_plain() {
 }
 
 #[test]
+fn a_row_count_behind_another_statement_looks_back_at_that_one() {
+    assert!(!flags("INSERT INTO t VALUES (1); SELECT ROW_COUNT()").any(Flags::ROW_COUNT));
+    assert!(flags("SELECT ROW_COUNT(); SELECT 1").any(Flags::ROW_COUNT));
+}
+
+#[test]
 fn whole_statements_are_recognised_alone_only() {
     assert_eq!(scan("show warnings").whole, Whole::ShowWarnings);
     assert_eq!(scan("SHOW ERRORS ;").whole, Whole::ShowErrors);
     assert_eq!(scan("SHOW COUNT(*) WARNINGS").whole, Whole::CountWarnings);
     assert_eq!(scan("SHOW COUNT( * ) ERRORS").whole, Whole::CountErrors);
+    assert_eq!(scan("select row_count() ;").whole, Whole::RowCount);
+    assert_eq!(scan("SELECT ROW_COUNT() AS n").whole, Whole::Ordinary);
+    assert_eq!(scan("SELECT 1; SELECT ROW_COUNT()").whole, Whole::Ordinary);
     assert_eq!(scan("SHOW WARNINGS LIMIT 1").whole, Whole::Ordinary);
     assert_eq!(scan("SHOW WARNINGS; SELECT 1").whole, Whole::Ordinary);
     assert_eq!(
