@@ -239,7 +239,7 @@ impl Session {
         };
         let refused = match &*cause {
             DialError::Login(error) => error.server_error(),
-            DialError::SetUp(_) | DialError::NoSecret => None,
+            DialError::SetUp(_) | DialError::NoSecret | DialError::NoBaseline => None,
         };
         match refused {
             Some(error) if Dialer::is_denied(&cause) => Err(Trouble::Denied(error_info(error))),

@@ -35,9 +35,10 @@ use exchange::Hold;
 use memory::Carried;
 use pins::Pins;
 
-use crate::backend::state::State;
+use crate::backend::state::{IdleTimeouts, State};
 use crate::metrics::GaugeGuard;
 use crate::pool::Ticket;
+use crate::protocol::capability::Capabilities;
 use crate::reason::CloseReason;
 use crate::relay::Conn;
 
@@ -161,5 +162,17 @@ fn patience(state: &State) -> Duration {
 }
 
 fn carried(context: &SessionContext, login: &Login) -> Carried {
-    Carried::new(login.state.clone(), &context.target.dialer().virtuals())
+    let virtuals = context.target.dialer().virtuals();
+    let mut carried = Carried::new(login.state.clone(), &virtuals);
+    carried.timeouts = own_timeouts(context, login);
+    carried
+}
+
+/// With what timeouts the session begins, if they are not the server's usual ones.
+fn own_timeouts(context: &SessionContext, login: &Login) -> Option<IdleTimeouts> {
+    if !login.capabilities.contains(Capabilities::INTERACTIVE) {
+        return None;
+    }
+    let idle = context.target.dialer().virtuals().idle?;
+    Some(idle.of_interactive()).filter(|own| *own != idle)
 }
