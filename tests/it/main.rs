@@ -4,7 +4,6 @@
     clippy::unwrap_used,
     clippy::expect_used,
     unreachable_pub,
-    dead_code,
     reason = "tests"
 )]
 
@@ -14,6 +13,7 @@ mod harness;
 mod hazards;
 mod lifecycle;
 mod limits;
+mod login;
 mod pooling;
 mod regressions;
 mod relaying;

@@ -63,8 +63,8 @@ async fn rows_down(server: &Server) {
     for without in FRAMINGS {
         let mut pair = Pair::connect(server, &sidepool, "t_rel_down", (0, without)).await;
         for &size in sizes(without) {
-            // A value of this length has four bytes in front that say so.
-            let len = size - if size > FULL { 9 } else { 4 };
+            // In front of a value stands its length, of four bytes or of nine.
+            let len = size - if size - 4 > FULL { 9 } else { 4 };
             let answer = pair.run(&format!("SELECT REPEAT('x', {len})")).await;
             assert!(answer.iter().any(|(_, row)| row.len() == size), "{len}");
             pair.run("SELECT 'in step'").await;

@@ -354,11 +354,6 @@ impl Wire {
         assert!(self.read_packet().await.is_err(), "an answer to COM_QUIT");
     }
 
-    /// Ends the client's side of the stream.
-    pub async fn shutdown(&mut self) -> io::Result<()> {
-        self.stream.shutdown().await
-    }
-
     /// Reads at most `limit` bytes of whatever comes and forgets them; 0 at the end of the stream.
     pub async fn discard(&mut self, limit: usize) -> io::Result<usize> {
         if !self.buf.is_empty() {
@@ -466,6 +461,14 @@ impl Wire {
             if !more {
                 return replies;
             }
+        }
+    }
+
+    /// Runs statements of any bytes and reads all their results.
+    pub async fn query_each(&mut self, sql: &[u8]) {
+        let mut reply = self.query_bytes(sql).await;
+        while reply.status() & 8 != 0 {
+            reply = self.read_reply().await;
         }
     }
 
