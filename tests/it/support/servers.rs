@@ -5,6 +5,7 @@
 //! that waits for the test process's end on its standard input, so nothing is left behind even when
 //! a test aborts.
 
+use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -174,6 +175,18 @@ impl Server {
     }
 }
 
+impl Drop for Server {
+    /// Nobody waits for its end: the shell above it cleans up.
+    fn drop(&mut self) {
+        let stdin = self.child.lock().ok().and_then(|mut c| c.stdin.take());
+        match stdin {
+            Some(mut stdin) => drop(stdin.write_all(b"gone")),
+            // It was stopped; only its files are left.
+            None => drop(std::fs::remove_dir_all(&self.dir)),
+        }
+    }
+}
+
 fn fresh_dir(make: Make) -> PathBuf {
     let name = format!("sidepool-{make:?}-").to_lowercase();
     let dir = tempfile::Builder::new()
@@ -228,8 +241,8 @@ fn initialise(make: Make, dir: &Path) {
     );
 }
 
-/// Starts the server below a shell that ends it and removes nothing when its standard input closes;
-/// the last server of a directory is followed by its removal.
+/// Starts the server below a shell that ends it when its standard input closes. The files stay, for a
+/// restart, unless the word "gone" came first or the test process has ended.
 fn launch(make: Make, dir: &Path, port: u16, options: &[&str]) -> Child {
     let program = match make {
         Make::MariaDb => tool("SIDEPOOL_TEST_MARIADBD", "mariadbd"),
@@ -239,10 +252,13 @@ fn launch(make: Make, dir: &Path, port: u16, options: &[&str]) -> Child {
         dir=$1; keeper=$2; shift 2
         "$@" >>"$dir/out.log" 2>&1 </dev/null &
         server=$!
-        cat >/dev/null
-        kill "$server" 2>/dev/null
-        wait "$server"
-        kill -0 "$keeper" 2>/dev/null || rm -rf "$dir"
+        if [ "$(cat)" = gone ]; then
+            kill -9 "$server"; wait "$server"; rm -rf "$dir"
+        else
+            kill "$server" 2>/dev/null
+            wait "$server"
+            kill -0 "$keeper" 2>/dev/null || rm -rf "$dir"
+        fi
     "#;
     let mut command = Command::new("setsid");
     command
