@@ -344,6 +344,9 @@ impl Session {
             return Cleaning::None;
         };
         let open = hold.pending.in_transaction(self.carried.status) || !hold.pending.is_settled();
+        if open && hold.pending.xa {
+            return Cleaning::Close;
+        }
         match self.pinned.pins.cleaning() {
             Cleaning::None if open => Cleaning::Reset,
             cleaning => cleaning,
@@ -412,7 +415,7 @@ impl Session {
         let what = match reason {
             PinReason::RowCount => {
                 self.carried.learned.row_count = true;
-                "ROW_COUNT() and FOUND_ROWS()"
+                "ROW_COUNT(), FOUND_ROWS() and LASTVAL()"
             }
             _ => {
                 self.carried.learned.diagnostics = true;

@@ -34,6 +34,9 @@ pub struct Pending {
     pub option: Option<bool>,
     /// The transaction tracker's last report.
     transaction: [u8; 8],
+    /// The session has spoken of a distributed transaction. MariaDB 10.11.19 takes a
+    /// `COM_RESET_CONNECTION` behind `XA PREPARE`, and fails every use of InnoDB from then on (1031).
+    pub xa: bool,
     /// A `SET TRANSACTION` waits for the next transaction.
     characteristics: bool,
 }
@@ -50,6 +53,7 @@ impl Default for Pending {
             everything: false,
             option: None,
             transaction: AT_REST,
+            xa: false,
             characteristics: false,
         }
     }
@@ -60,6 +64,7 @@ impl Pending {
     pub fn note(&mut self, answer: &Answer, plan: &Plan) -> bool {
         self.insert_id |= plan.after.last_insert_id || answer.last_insert_id != 0;
         self.unsettled |= answer.error().is_some();
+        self.xa |= plan.after.xa;
         if answer.trackers.is_empty() {
             return false;
         }

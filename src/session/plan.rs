@@ -52,6 +52,8 @@ pub struct After {
     pub plain_set: bool,
     /// It ended the transaction, so savepoints are gone.
     pub end_transaction: bool,
+    /// It is about a distributed transaction.
+    pub xa: bool,
     /// It may have changed variables of the server.
     pub globals: bool,
     /// It only looked at what the statement before it left behind.
@@ -93,6 +95,7 @@ impl Plan {
             last_insert_id: false,
             plain_set: false,
             end_transaction: false,
+            xa: false,
             globals: false,
             looks_back: false,
         },
@@ -113,6 +116,7 @@ impl Plan {
                 last_insert_id: flags.any(Flags::INSERT | Flags::LAST_INSERT_ID),
                 plain_set: flags.any(Flags::PLAIN_SET),
                 end_transaction: flags.any(Flags::END_TRANSACTION),
+                xa: flags.any(Flags::XA),
                 globals: flags.any(Flags::GLOBAL),
                 looks_back: flags.any(Flags::LOOKS_BACK),
             },
@@ -132,7 +136,8 @@ impl Plan {
 }
 
 fn place(flags: Flags, memory: Memory) -> Place {
-    if flags.any(Flags::ROW_COUNT | Flags::FOUND_ROWS) {
+    // The connection remembers the last value of a sequence, of whichever session it was.
+    if flags.any(Flags::ROW_COUNT | Flags::FOUND_ROWS | Flags::LASTVAL) {
         return Place::Previous(PinReason::RowCount);
     }
     // The four plain forms have been answered from what was saved, if that can still be shown.

@@ -68,6 +68,7 @@ impl Session {
             self.let_go(RetireReason::Broken);
             return Flow::Close(CloseReason::BackendLost);
         }
+        let xa = hold.pending.xa;
         hold.pending = super::pending::Pending::default();
         let server = hold.lease.state.clone();
         let state = self.after_reset(&server);
@@ -80,6 +81,10 @@ impl Session {
         self.pinned.text_prepared = false;
         for reason in self.pinned.pins.ended_by_reset() {
             self.unpin(reason);
+        }
+        if xa {
+            self.let_go(RetireReason::Dirty);
+            return Flow::Continue;
         }
         if let Err(error) = self.bring_over(&server).await {
             warn!(client = self.me.id(), %error, "session state could not be set after a reset");

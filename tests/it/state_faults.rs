@@ -3,6 +3,7 @@
 mod diagnostics;
 mod equivalence;
 mod globals;
+mod leaks;
 mod own_statements;
 
 use crate::hazards::on_every_server;

@@ -85,6 +85,10 @@ flags! {
     CODE = 25;
     /// A `SET` that may change variables of the server.
     GLOBAL = 26;
+    /// `LASTVAL`, `PREVIOUS VALUE FOR`
+    LASTVAL = 27;
+    /// `XA …`
+    XA = 28;
 }
 
 impl Flags {
@@ -165,6 +169,8 @@ const ALARMS: &[&str] = &[
     "/*m!",
     "temporary",
     "handler",
+    "binlog",
+    "authorization",
     "lock",
     "call",
     "role",

@@ -21,7 +21,38 @@ pub(super) fn plain_kind(word: &[u8]) -> Option<Flags> {
 
 /// Reads all of the text.
 pub(super) fn classify(sql: &[u8], mode: LexMode) -> Findings {
-    let tokens: Vec<Token<'_>> = Lexer::new(sql, mode).collect();
+    let mut lexer = Lexer::new(sql, mode);
+    let (mut tokens, mut edges) = (Vec::new(), Vec::new());
+    while let Some(token) = lexer.next() {
+        if lexer.is_behind_edge() {
+            edges.push(tokens.len());
+        }
+        tokens.push(token);
+    }
+    let mut findings = classify_all(sql, &tokens);
+    if !edges.is_empty() {
+        // Any of them may be the first that the server sees.
+        for edge in edges {
+            findings.flags |= head_behind_edge(&tokens[edge..]);
+        }
+        findings.flags = findings.flags.without(Flags::PLAIN_SET | Flags::LOOKS_BACK);
+        findings.whole = Whole::Ordinary;
+    }
+    if lexer.is_in_doubt() {
+        findings.flags |= Flags::ROUTINE | ANYTHING;
+    }
+    findings
+}
+
+/// What a statement that begins here tells, but for `/*!32312 IF NOT EXISTS*/` and the like.
+fn head_behind_edge(tokens: &[Token<'_>]) -> Flags {
+    if is_word(tokens, 0, b"if") && (is_word(tokens, 1, b"not") || is_word(tokens, 1, b"exists")) {
+        return Flags::NONE;
+    }
+    head_flags(tokens)
+}
+
+fn classify_all(sql: &[u8], tokens: &[Token<'_>]) -> Findings {
     let mut statements = tokens
         .split(|token| *token == Token::Punct(b';'))
         .filter(|statement| !statement.is_empty());
@@ -30,9 +61,15 @@ pub(super) fn classify(sql: &[u8], mode: LexMode) -> Findings {
     };
     let mut flags = classify_one(first);
     let mut whole = classify_whole(first);
+    let mut selected = is_select(first);
     for statement in statements {
-        // What it counts is the statement in front of it, which runs where it does.
-        let later = classify_one(statement).without(Flags::PLAIN_SET | Flags::ROW_COUNT);
+        // What these count is a statement in front of theirs, which runs where they do.
+        let mut counted = Flags::ROW_COUNT;
+        if selected {
+            counted |= Flags::FOUND_ROWS;
+        }
+        selected |= is_select(statement);
+        let later = classify_one(statement).without(Flags::PLAIN_SET | counted);
         flags = flags.without(Flags::PLAIN_SET) | later;
         flags |= Flags::MULTI;
         whole = Whole::Ordinary;
@@ -141,6 +178,10 @@ pub fn digest(sql: &[u8], mode: LexMode) -> String {
     out
 }
 
+fn is_select(tokens: &[Token<'_>]) -> bool {
+    matches!(tokens, [Token::Word(word), ..] if word.eq_ignore_ascii_case(b"select"))
+}
+
 fn classify_one(tokens: &[Token<'_>]) -> Flags {
     let mut flags = Flags::NONE;
     for token in tokens {
@@ -150,11 +191,44 @@ fn classify_one(tokens: &[Token<'_>]) -> Flags {
             _ => Flags::NONE,
         };
     }
+    if has_adjacent_variable(tokens) {
+        flags |= Flags::USER_VARIABLE;
+    }
     let head = head_flags(tokens);
     if flags != Flags::NONE {
         return flags | head.without(Flags::PLAIN_SET);
     }
     head
+}
+
+/// Whether a sign directly behind a name or string, as in `SELECT@a`, is a user variable's. In
+/// statements about accounts it is so behind a keyword only.
+fn has_adjacent_variable(tokens: &[Token<'_>]) -> bool {
+    const KEYWORDS: &[&str] = &[
+        "select", "set", "where", "and", "or", "xor", "not", "in", "by", "having", "on", "then",
+        "when", "else", "case", "between", "like", "regexp", "rlike", "is", "as", "into", "values",
+        "value", "limit", "offset", "distinct", "all", "return", "using", "div", "mod", "binary",
+        "from", "interval", "do", "call",
+    ];
+    let of_accounts = match word_at(tokens, 0).unwrap_or_default().to_ascii_lowercase()[..] {
+        [] => false,
+        ref head => match head {
+            b"create" | b"alter" | b"drop" | b"grant" | b"revoke" | b"rename" | b"show"
+            | b"kill" => true,
+            b"set" => is_word(tokens, 1, b"password") || is_word(tokens, 1, b"default"),
+            _ => false,
+        },
+    };
+    tokens.windows(2).any(|pair| match pair {
+        [Token::Word(word), Token::Punct(b'@')] => {
+            let keyword = KEYWORDS
+                .iter()
+                .any(|known| word.eq_ignore_ascii_case(known.as_bytes()));
+            keyword || !of_accounts
+        }
+        [_, Token::Punct(b'@')] => !of_accounts,
+        _ => false,
+    })
 }
 
 /// What a word tells wherever it stands.
@@ -169,9 +243,8 @@ fn word_flags(word: &[u8]) -> Flags {
         | b"service_get_read_locks"
         | b"service_get_write_locks"
         | b"version_tokens_lock_shared"
-        | b"version_tokens_lock_exclusive"
-        | b"lastval"
-        | b"previous" => Flags::LOCK,
+        | b"version_tokens_lock_exclusive" => Flags::LOCK,
+        b"lastval" | b"previous" => Flags::LOCK | Flags::LASTVAL,
         b"row_count" => Flags::ROW_COUNT,
         b"found_rows" => Flags::FOUND_ROWS,
         b"sql_calc_found_rows" => Flags::CALC_FOUND_ROWS,
@@ -197,7 +270,8 @@ fn head_flags(tokens: &[Token<'_>]) -> Flags {
     };
     match &first.to_ascii_lowercase()[..] {
         b"select" | b"table" | b"values" | b"desc" | b"describe" | b"explain" | b"use"
-        | b"start" | b"release" | b"help" | b"unlock" | b"xa" => Flags::NONE,
+        | b"start" | b"release" | b"help" | b"unlock" => Flags::NONE,
+        b"xa" => Flags::XA,
         b"commit" => Flags::END_TRANSACTION,
         b"rollback" if has_word(tokens, b"to") => Flags::NONE,
         b"rollback" => Flags::END_TRANSACTION,
@@ -206,9 +280,8 @@ fn head_flags(tokens: &[Token<'_>]) -> Flags {
         b"set" => set_flags(tokens),
         b"begin" if tokens.len() > 1 && is_word(tokens, 1, b"not") => Flags::ROUTINE | ANYTHING,
         b"begin" => Flags::NONE,
-        b"call" | b"if" | b"case" | b"loop" | b"while" | b"repeat" | b"for" | b"declare" => {
-            Flags::ROUTINE | ANYTHING
-        }
+        b"binlog" | b"call" | b"if" | b"case" | b"loop" | b"while" | b"repeat" | b"for"
+        | b"declare" => Flags::ROUTINE | ANYTHING,
         b"execute" => Flags::PREPARE | Flags::ROUTINE | ANYTHING,
         b"prepare" | b"deallocate" => Flags::PREPARE,
         b"create" if has_word(tokens, b"temporary") => Flags::TEMPORARY | ANYTHING,
@@ -321,6 +394,7 @@ fn set_flags(tokens: &[Token<'_>]) -> Flags {
         | match &word_at(tokens, 1).unwrap_or_default().to_ascii_lowercase()[..] {
             b"role" => Flags::ROLE,
             b"default" if is_word(tokens, 2, b"role") => Flags::ROLE,
+            b"session" if is_word(tokens, 2, b"authorization") => Flags::ROLE,
             b"resource" => Flags::LOCK,
             b"password" => Flags::NONE,
             // MariaDB's SET STATEMENT … FOR stmt: the statement proper begins behind FOR.
