@@ -359,6 +359,9 @@ impl Session {
         let own = std::mem::take(&mut self.own);
         let client = self.client_framing();
         let first_seq = self.first_seq;
+        if matches!(work.body, Body::Streamed) {
+            self.client.stall = self.stall();
+        }
         let Some(hold) = &mut self.hold else {
             return Attempt::Failed(Trouble::BackendLost { forwarded: false });
         };
