@@ -41,6 +41,7 @@ impl Settings {
         self.warn_timeouts(&mut warnings);
         self.warn_rules(&mut warnings);
         self.warn_backends(&mut warnings);
+        self.warn_reserved(&mut warnings);
         warnings.0
     }
 
@@ -274,6 +275,15 @@ impl Settings {
             warnings.push(
                 "backend.allow_public_key_retrieval",
                 "whoever stands between Sidepool and the database can learn passwords; use TLS instead",
+            );
+        }
+    }
+
+    fn warn_reserved(&self, warnings: &mut Problems) {
+        if !self.console.user.is_empty() {
+            warnings.push(
+                "console.user",
+                "the console is not available yet: nothing listens on console.address",
             );
         }
     }

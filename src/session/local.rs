@@ -27,7 +27,7 @@ impl Session {
     /// The rows that the last statement left in the diagnostics area; `None` when it left nothing
     /// that was saved.
     pub(super) async fn answer_diagnostics(&mut self, form: Whole) -> Option<Flow> {
-        let saved = self.carried.diagnostics.as_deref()?;
+        let saved = self.carried.readable_diagnostics()?;
         let set = match form {
             Whole::ShowWarnings => &saved.warnings,
             Whole::ShowErrors => &saved.errors,
@@ -142,6 +142,35 @@ impl Session {
     pub(super) async fn answer_unknown(&mut self) -> Flow {
         self.answer_sidepool(1047, *b"08S01", "Unknown command")
             .await
+    }
+
+    /// A command that is never answered, cut short: MySQL answers it after all, MariaDB does not (captured).
+    /// It is not sent on, where an answer that nobody waits for would be taken for the next one's.
+    pub(super) async fn answer_truncated(&mut self) -> Flow {
+        if self.is_mariadb() {
+            return Flow::Continue;
+        }
+        self.answer_malformed().await
+    }
+
+    /// MySQL's words for a command cut short.
+    pub(super) async fn answer_malformed(&mut self) -> Flow {
+        self.answer_sidepool(1835, *b"HY000", "Malformed communication packet.")
+            .await
+    }
+
+    /// Whether somebody who sends this wants to replicate. What servers keep to themselves, and what
+    /// the other make invented, they do not know from a client, either (captured).
+    pub(super) fn is_replication(&self, command: Command) -> bool {
+        match command {
+            Command::BinlogDump
+            | Command::BinlogDumpGtid
+            | Command::TableDump
+            | Command::ConnectOut
+            | Command::RegisterSlave => true,
+            Command::Clone | Command::SubscribeGroupReplication => !self.is_mariadb(),
+            _ => false,
+        }
     }
 
     pub(super) async fn answer_replication(&mut self, command: Command) -> Flow {

@@ -45,6 +45,8 @@ pub struct SavedDiagnostics {
     pub warning_count: OwnResultSet,
     /// `SHOW COUNT(*) ERRORS`
     pub error_count: OwnResultSet,
+    /// `character_set_results`, in which the rows are written; `None` until it is known.
+    pub charset: Option<Value>,
 }
 
 impl SavedDiagnostics {
@@ -105,6 +107,21 @@ impl Carried {
         }
     }
 
+    /// The diagnostics that were saved, if they can still be shown as they are: on MariaDB they outlive
+    /// a `SET NAMES`, behind which the server would write them in another charset.
+    pub fn readable_diagnostics(&self) -> Option<&SavedDiagnostics> {
+        let saved = self.diagnostics.as_deref()?;
+        (saved.charset.as_ref() == self.state.get_named(RESULTS_CHARSET)).then_some(saved)
+    }
+
+    /// The diagnostics were saved in the present state.
+    pub fn date_diagnostics(&mut self) {
+        let charset = self.state.get_named(RESULTS_CHARSET).cloned();
+        if let Some(saved) = &mut self.diagnostics {
+            saved.charset = charset;
+        }
+    }
+
     fn look_at_state(&mut self) {
         let sql_mode = value(&self.state, "sql_mode").unwrap_or_default();
         let has = |mode: &[u8]| sql_mode.split(|&b| b == b',').any(|m| m == mode);
@@ -140,6 +157,8 @@ impl Carried {
         !self.status.autocommit()
     }
 }
+
+const RESULTS_CHARSET: &str = "character_set_results";
 
 fn value<'s>(state: &'s State, name: &str) -> Option<&'s [u8]> {
     state.get_named(name).and_then(Value::as_bytes)

@@ -202,6 +202,10 @@ fn warnings_by_what_causes_them() {
             "backend.allow_public_key_retrieval = true",
             "backend.allow_public_key_retrieval",
         ),
+        (
+            "console.user = [{ name = 'admin', password_env = 'P' }]",
+            "console.user",
+        ),
     ] {
         let found: Vec<_> = valid(&format!("{QUIET}\n{toml}"))
             .warnings()
