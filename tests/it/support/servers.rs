@@ -114,7 +114,8 @@ impl Server {
         ));
     }
 
-    /// Stops the server as an administrator would, and waits for its end.
+    /// Stops the server as an administrator would, and waits for its end. Its data stay for
+    /// [`restart`](Self::restart) until this is dropped.
     pub fn stop(&self) {
         let mut child = self.child.lock().unwrap();
         drop(child.stdin.take());
@@ -175,6 +176,8 @@ impl Server {
     }
 }
 
+/// A server of a test's own goes with the test. Shared ones are statics, which are never dropped: the
+/// shell above them sees the process's end.
 impl Drop for Server {
     /// Nobody waits for its end: the shell above it cleans up.
     fn drop(&mut self) {
@@ -194,10 +197,10 @@ fn fresh_dir(make: Make) -> PathBuf {
         .tempdir()
         .unwrap()
         .keep();
-    if is_root() && make == Make::MariaDb {
+    if make == Make::MariaDb {
         assert!(
             Command::new("chown")
-                .arg("mysql")
+                .arg(run_as())
                 .arg(&dir)
                 .status()
                 .unwrap()
@@ -293,15 +296,17 @@ fn tool(variable: &str, fallback: &str) -> PathBuf {
     std::env::var_os(variable).map_or_else(|| PathBuf::from(fallback), PathBuf::from)
 }
 
-fn is_root() -> bool {
-    run_as() == "mysql"
-}
-
-/// mariadbd refuses to run as root; as an ordinary user it runs as that user.
+/// The account that mariadbd runs under: one's own, but root's servers drop to `mysql` where there is
+/// such an account. The packages that hold the programs alone make none.
 fn run_as() -> String {
-    let id = Command::new("id").arg("-un").output().unwrap();
-    match String::from_utf8(id.stdout).unwrap().trim() {
-        "root" => "mysql".to_owned(),
+    let id = |arguments: &[&str]| {
+        let out = Command::new("id").args(arguments).output().unwrap();
+        out.status
+            .success()
+            .then(|| String::from_utf8(out.stdout).unwrap().trim().to_owned())
+    };
+    match id(&["-un"]).unwrap().as_str() {
+        "root" => id(&["-un", "mysql"]).unwrap_or_else(|| "root".to_owned()),
         user => user.to_owned(),
     }
 }
