@@ -20,8 +20,10 @@ use super::tls::BackendTls;
 use crate::config::Live;
 use crate::pool::Connector;
 use crate::protocol::auth::Secret;
-use crate::protocol::auth::client::ProofDemand;
+use crate::protocol::auth::client::{Proof, ProofDemand};
 use crate::protocol::capability::KeyBits;
+use crate::relay::ErrorInfo;
+use crate::relay::own::OwnError;
 
 /// The collation pooled connections log in with when no session asks for one: `utf8mb4_general_ci`,
 /// which every server since 5.5.3 has.
@@ -55,16 +57,40 @@ pub enum DialError {
     /// No secret of the account is known: its proof was withdrawn.
     #[error("the account's password is not known")]
     NoSecret,
+    /// The login succeeded, but what it showed was withdrawn before it could be used. Trying again helps.
+    #[error("the session's first state changed while it was read")]
+    NoBaseline,
 }
 
 impl DialError {
-    /// What the server denied, if that is why.
+    /// What the server denied, if that is why. A login that would succeed with any password is denied by Sidepool.
     pub fn denial(&self) -> Option<Denial> {
         match self {
+            Self::Login(LoginError::NotProof) => Some(Denial::Account),
             Self::Login(error) => error.denial(),
-            Self::SetUp(_) => None,
+            Self::SetUp(_) if self.expired().is_some() => Some(Denial::Account),
+            Self::SetUp(_) | Self::NoBaseline => None,
             Self::NoSecret => Some(Denial::Credentials),
         }
+    }
+
+    /// The server's words when it lets an account in whose password has expired and then refuses every statement,
+    /// as MariaDB does.
+    pub fn expired(&self) -> Option<&ErrorInfo> {
+        const MUST_CHANGE_PASSWORD: u16 = 1820;
+        match self {
+            Self::SetUp(StatementError::Own(OwnError::Server(error)))
+                if error.code == MUST_CHANGE_PASSWORD =>
+            {
+                Some(error)
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether a login that ended like this withdraws the secret that it was tried with.
+    fn speaks_against_secret(&self) -> bool {
+        matches!(self.denial(), Some(Denial::Credentials | Denial::Account))
     }
 }
 
@@ -166,8 +192,8 @@ impl Dialer {
     }
 
     /// Logs in with that secret and sets the connection up; `proof`: whether the login must show that
-    /// the server looked at the secret. What the login shows is remembered. Not
-    /// to be cancelled.
+    /// the server looked at the secret. What the login shows is remembered, and the account is told what it says of
+    /// the secret. Not to be cancelled.
     ///
     /// # Errors
     /// [`DialError`].
@@ -178,6 +204,24 @@ impl Dialer {
         collation: u8,
         proof: ProofDemand,
     ) -> Result<BackendConnection, DialError> {
+        let opened = self.open(key, secret.clone(), collation, proof).await;
+        match &opened {
+            Ok((_, Proof::SecretUsed(_))) => key.credentials().confirmed(&secret),
+            Err(error) if error.speaks_against_secret() => {
+                Arc::clone(key.credentials()).denied(&secret);
+            }
+            _ => {}
+        }
+        opened.map(|(connection, _)| connection)
+    }
+
+    async fn open(
+        &self,
+        key: &PoolKey,
+        secret: Secret,
+        collation: u8,
+        proof: ProofDemand,
+    ) -> Result<(BackendConnection, Proof), DialError> {
         let params = LoginParams {
             proof,
             ..self.params(key, secret, collation)
@@ -195,6 +239,7 @@ impl Dialer {
         self.0
             .greeted
             .store(Some(Arc::new(greeted(&logged_in.greeting))));
+        let proof = logged_in.proof;
         let settings = self.0.settings.load();
         let set_up = SetUp {
             known: self.0.facts.load_full(),
@@ -204,7 +249,7 @@ impl Dialer {
         };
         let connection = setup::set_up(logged_in, set_up).await?;
         self.remember(key, collation, &connection, read_at);
-        Ok(connection)
+        Ok((connection, proof))
     }
 
     fn params(&self, key: &PoolKey, secret: Secret, collation: u8) -> LoginParams {
@@ -223,7 +268,7 @@ impl Dialer {
             tls: self.0.tls.clone(),
             timeout: settings.backend.connect_timeout,
             allow_public_key_retrieval: settings.backend.allow_public_key_retrieval,
-            proof: ProofDemand::NotNeeded,
+            proof: ProofDemand::Required,
         }
     }
 
@@ -279,8 +324,9 @@ impl Connector for Dialer {
     async fn connect(&self, key: &PoolKey) -> Result<BackendConnection, DialError> {
         let mut last = DialError::NoSecret;
         for secret in key.credentials().secrets() {
-            // The secret was proved before it was kept.
-            let proof = ProofDemand::NotNeeded;
+            // One more round trip on MariaDB, for which the next client's login costs none, and an account that
+            // no longer asks for its password is noticed.
+            let proof = ProofDemand::Required;
             match self.log_in(key, secret, DEFAULT_COLLATION, proof).await {
                 Err(error) if error.denial() == Some(Denial::Credentials) => last = error,
                 other => return other,
@@ -294,6 +340,6 @@ impl Connector for Dialer {
     }
 
     fn is_denied(error: &DialError) -> bool {
-        matches!(error.denial(), Some(Denial::Credentials | Denial::Account))
+        error.speaks_against_secret()
     }
 }

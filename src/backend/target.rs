@@ -177,9 +177,9 @@ impl Target {
             match self.prove(key, secret, collation).await {
                 Ok(()) => {
                     let baselines = self.0.dialer.baselines();
-                    if let Some(state) = baselines.since(&baseline, began) {
-                        return Ok(state);
-                    }
+                    let found = baselines.since(&baseline, began);
+                    let gone = || BorrowError::Connect(Arc::new(DialError::NoBaseline));
+                    return found.ok_or_else(gone);
                 }
                 Err(BorrowError::Connect(error)) if Dialer::is_denied(&error) => {
                     last = DialError::NoSecret;

@@ -220,7 +220,7 @@ impl Front {
         let member = &hall.targets.members()[place];
         let tls = authenticated.is_tls();
         let facts = authenticated.facts();
-        let begun = begin(member, &hall.accounts, &hall.logins, facts, tls).await;
+        let begun = begin(member, &hall.logins, facts, tls).await;
         let Beginning { login, ok } = match begun {
             Ok(begun) => begun,
             Err(failure) => return Err(authenticated.refuse(failure.reason, failure.error).await),
@@ -229,7 +229,7 @@ impl Front {
         let registration = hall.directory.register(id, login.identity.clone());
         registration.set_database(login.state.schema().cloned());
         // Revoked a moment ago, it would not be among those who are told.
-        if facts.account.login_secret().is_none() {
+        if !facts.account.knows(facts.secret) {
             registration.end(CloseReason::AuthRevoked);
         }
         let (stream, _) = authenticated.accept(&ok).await?;
@@ -351,7 +351,6 @@ impl Handler for Front {
 /// Has the session's first state read and its database selected, which is what the final OK waits for.
 pub(super) async fn begin(
     member: &Member,
-    accounts: &Accounts,
     logins: &Logins,
     facts: &ClientFacts,
     tls: bool,
@@ -365,13 +364,7 @@ pub(super) async fn begin(
     logins.note_habit(account.user(), Habit { bits, collation });
     let first = match member.target.first_state(&key, collation).await {
         Ok(first) => first,
-        Err(error) => {
-            let failure = Failure::of_target(&error, &member.name);
-            if failure.reason == RejectReason::AccessDenied {
-                accounts.denied(account, facts.secret);
-            }
-            return Err(failure);
-        }
+        Err(error) => return Err(Failure::of_target(&error, &member.name)),
     };
     let state = match &facts.database {
         None => first.clone(),

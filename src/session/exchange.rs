@@ -10,11 +10,11 @@ use bytes::BytesMut;
 use tokio::time::Instant;
 use tracing::debug;
 
-use super::Session;
 use super::directory::Activity;
 use super::pending::Pending;
 use super::plan::{Place, Plan, Shown};
 use super::reach::Replayed;
+use super::{Session, patience};
 use crate::backend::dialer::{DialError, Dialer};
 use crate::backend::state::State;
 use crate::metrics::Outcome;
@@ -236,7 +236,7 @@ impl Session {
         };
         let refused = match &*cause {
             DialError::Login(error) => error.server_error(),
-            DialError::SetUp(_) | DialError::NoSecret => None,
+            DialError::SetUp(_) | DialError::NoSecret | DialError::NoBaseline => None,
         };
         match refused {
             Some(error) if Dialer::is_denied(&cause) => Err(Trouble::Denied(error_info(error))),
@@ -407,6 +407,7 @@ impl Session {
         if state.schema_id() != self.carried.state.schema_id() {
             self.me.set_database(state.schema().cloned());
         }
+        self.client.patience = Some(patience(&state));
         self.carried.set_state(state);
     }
 

@@ -25,6 +25,7 @@ pub mod timers;
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 use tracing::debug;
@@ -35,8 +36,10 @@ use exchange::Hold;
 use memory::Carried;
 use pins::Pins;
 
+use crate::backend::state::{IdleTimeouts, State};
 use crate::metrics::GaugeGuard;
 use crate::pool::Ticket;
+use crate::protocol::capability::Capabilities;
 use crate::reason::CloseReason;
 use crate::relay::Conn;
 
@@ -101,12 +104,13 @@ impl Session {
     /// A session for a client whose login has just been answered with OK.
     pub fn new(
         context: Arc<SessionContext>,
-        client: Conn,
+        mut client: Conn,
         login: Login,
         registration: Registration,
     ) -> Self {
         let carried = carried(&context, &login);
         registration.set_database(login.state.schema().cloned());
+        client.patience = Some(patience(&login.state));
         let now = Instant::now();
         Self {
             context,
@@ -147,6 +151,29 @@ impl Session {
     }
 }
 
+/// How long a client may take nothing of its answer: a little longer than its server has patience,
+/// which cannot be seen behind what the server has sent already.
+fn patience(state: &State) -> Duration {
+    const DEFAULT: u64 = 60;
+    const LONGER: u64 = 2;
+    let seconds = state
+        .get_named("net_write_timeout")
+        .and_then(|value| std::str::from_utf8(value.as_bytes()?).ok()?.parse().ok());
+    Duration::from_secs(seconds.unwrap_or(DEFAULT).saturating_add(LONGER))
+}
+
 fn carried(context: &SessionContext, login: &Login) -> Carried {
-    Carried::new(login.state.clone(), &context.target.dialer().virtuals())
+    let virtuals = context.target.dialer().virtuals();
+    let mut carried = Carried::new(login.state.clone(), &virtuals);
+    carried.timeouts = own_timeouts(context, login);
+    carried
+}
+
+/// With what timeouts the session begins, if they are not the server's usual ones.
+fn own_timeouts(context: &SessionContext, login: &Login) -> Option<IdleTimeouts> {
+    if !login.capabilities.contains(Capabilities::INTERACTIVE) {
+        return None;
+    }
+    let idle = context.target.dialer().virtuals().idle?;
+    Some(idle.of_interactive()).filter(|own| *own != idle)
 }

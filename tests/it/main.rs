@@ -13,6 +13,7 @@ mod faults;
 mod harness;
 mod hazards;
 mod lifecycle;
+mod login;
 mod pooling;
 mod regressions;
 mod state_faults;

@@ -8,7 +8,7 @@ use crate::support::wire::{DEPRECATE_EOF, Login, MULTI_STATEMENTS, Reply, Wire};
 
 on_every_server! {
     row_count_is_what_a_dedicated_connection_says => row_count;
-    row_count_in_one_text_with_its_statement => row_count_in_one_text;
+    counts_in_one_text_with_their_statement => counts_in_one_text;
     a_reset_ends_the_pin_of_a_user_variable => reset_unpins;
     a_change_of_user_ends_the_pin_of_a_user_variable => change_user_unpins;
 }
@@ -87,8 +87,8 @@ async fn counts(address: &str, without: u32) -> Vec<Reply> {
     replies
 }
 
-/// As EF Core sends it: an `INSERT` and a `SELECT` that looks back at it in one text.
-async fn row_count_in_one_text(server: &Server) {
+/// As EF Core and pages of lists send them: a statement and one that looks back at it in one text.
+async fn counts_in_one_text(server: &Server) {
     server.database("t_reg_text");
     server.root("CREATE TABLE t_reg_text.t (id INT AUTO_INCREMENT PRIMARY KEY, a INT)");
     let sidepool = Sidepool::sharing(server, 1);
@@ -111,6 +111,10 @@ async fn row_count_in_one_text(server: &Server) {
         b.run("SELECT * FROM t").await;
     }
     assert_eq!(sidepool.metric("sidepool_session_pins_total", ""), 0.0);
+    let replies = b
+        .query_all("SELECT SQL_CALC_FOUND_ROWS a FROM t LIMIT 1; SELECT FOUND_ROWS()")
+        .await;
+    assert_eq!(replies[1].clone().text(), "3");
 }
 
 async fn reset_unpins(server: &Server) {

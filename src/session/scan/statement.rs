@@ -64,9 +64,15 @@ fn classify_all(sql: &[u8], tokens: &[Token<'_>]) -> Findings {
     };
     let mut flags = classify_one(first);
     let mut whole = classify_whole(first);
+    let mut selected = is_select(first);
     for statement in statements {
-        // What it counts is the statement in front of it, which runs where it does.
-        let later = classify_one(statement).without(Flags::PLAIN_SET | Flags::ROW_COUNT);
+        // What these count is a statement in front of theirs, which runs where they do.
+        let mut counted = Flags::ROW_COUNT;
+        if selected {
+            counted |= Flags::FOUND_ROWS;
+        }
+        selected |= is_select(statement);
+        let later = classify_one(statement).without(Flags::PLAIN_SET | counted);
         flags = flags.without(Flags::PLAIN_SET) | later;
         flags |= Flags::MULTI;
         whole = Whole::Ordinary;
@@ -112,6 +118,10 @@ pub fn digest(sql: &[u8], mode: LexMode) -> String {
         }
     }
     out
+}
+
+fn is_select(tokens: &[Token<'_>]) -> bool {
+    matches!(tokens, [Token::Word(word), ..] if word.eq_ignore_ascii_case(b"select"))
 }
 
 fn classify_one(tokens: &[Token<'_>]) -> Flags {

@@ -241,9 +241,16 @@ fn only_sets_of_literals_are_plain() {
 }
 
 #[test]
-fn a_row_count_behind_another_statement_looks_back_at_that_one() {
+fn counts_behind_another_statement_look_back_at_that_one() {
     assert!(!flags("INSERT INTO t VALUES (1); SELECT ROW_COUNT()").any(Flags::ROW_COUNT));
     assert!(flags("SELECT ROW_COUNT(); SELECT 1").any(Flags::ROW_COUNT));
+    let found = |sql| flags(sql).any(Flags::FOUND_ROWS);
+    assert!(!found(
+        "SELECT SQL_CALC_FOUND_ROWS 1 LIMIT 1; SELECT FOUND_ROWS()"
+    ));
+    assert!(!found("SELECT 1; DO 1; SELECT FOUND_ROWS()"));
+    assert!(found("DO 1; SELECT FOUND_ROWS()"));
+    assert!(found("SELECT FOUND_ROWS(); SELECT 1"));
 }
 
 #[test]

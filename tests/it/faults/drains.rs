@@ -13,6 +13,7 @@ on_every_server! {
     idle_and_pinned_clients_are_told_and_statements_end => orderly;
     what_does_not_end_is_cut_and_killed_at_the_database => cut;
     half_a_command_does_not_hold_up_the_end => half_a_command;
+    a_second_interrupt_ends_at_once => interrupted_twice;
 }
 
 const SOON: Duration = Duration::from_secs(10);
@@ -111,4 +112,30 @@ async fn half_a_command(server: &Server) {
     assert!(began.elapsed() < SOON);
     let address = sidepool.address();
     assert!(Wire::connect(&Login::to(&address)).await.is_err());
+}
+
+async fn interrupted_twice(server: &Server) {
+    let user = "f_interrupt";
+    account(server, user);
+    server.database("t_fault_int");
+    server.root("CREATE TABLE t_fault_int.t (a INT) ENGINE=InnoDB");
+    let mut sidepool = Sidepool::start(server, &[]);
+    let mut inside = client_as(&sidepool, user).await;
+    inside.run("BEGIN").await;
+    inside.run("INSERT INTO t_fault_int.t VALUES (1)").await;
+    sidepool.signal("INT");
+    let draining = async || sidepool.log().contains("clients are sent away");
+    eventually("the drain has begun", draining).await;
+    // The transaction may go on until then.
+    inside.run("INSERT INTO t_fault_int.t VALUES (2)").await;
+    sidepool.signal("INT");
+    assert_eq!(sidepool.wait_exit(SOON), Some(128 + 2));
+    assert_eq!(last_words(&mut inside).await, None);
+    let mut looking = root(server).await;
+    eventually("it is rolled back", async || {
+        connections(&mut looking, user).await == 0
+    })
+    .await;
+    let count = value(&mut looking, "SELECT COUNT(*) FROM t_fault_int.t").await;
+    assert_eq!(count, "0");
 }

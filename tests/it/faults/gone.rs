@@ -17,6 +17,7 @@ on_every_server! {
     the_statement_of_a_client_that_was_reset_is_killed => reset_in_statement;
     several_abandoned_statements_are_killed_though_the_pool_is_full => many_in_statements;
     a_client_that_leaves_in_the_middle_of_a_result_frees_its_place => left_in_result;
+    a_client_that_takes_nothing_does_not_keep_its_place => takes_nothing;
     a_statement_whose_client_left_the_queue_is_not_run => left_in_queue;
     the_transaction_of_a_client_that_left_is_rolled_back => left_in_transaction;
     half_a_command_does_no_harm => half_a_command;
@@ -210,4 +211,23 @@ async fn stalled_in_transaction(server: &Server) {
     let answer = timeout(Duration::from_secs(8), other.query("SELECT 7")).await;
     assert_eq!(answer.expect("the transaction is over").text(), "7");
     assert_calm(&sidepool);
+}
+
+async fn takes_nothing(server: &Server) {
+    let user = "f_frozen";
+    account(server, user);
+    let sidepool = Sidepool::sharing(server, 1);
+    let mut frozen = client_as(&sidepool, user).await;
+    frozen.run("SET SESSION net_write_timeout = 1").await;
+    let sql = "WITH RECURSIVE n AS (SELECT 1 AS i UNION ALL SELECT i + 1 FROM n WHERE i < 1000) \
+               SELECT /* f_frozen */ REPEAT('x', 1000) FROM n a, n b";
+    frozen.command(3, sql.as_bytes()).await;
+    frozen.read_packet().await.unwrap();
+    let mut other = client_as(&sidepool, user).await;
+    let answer = timeout(Duration::from_secs(12), other.query("SELECT 7")).await;
+    assert_eq!(answer.expect("the place is free").text(), "7");
+    let mut looking = root(server).await;
+    assert!(connections(&mut looking, user).await <= 1);
+    assert_calm(&sidepool);
+    drop(frozen);
 }
