@@ -260,7 +260,7 @@ impl Session {
         };
         let in_transaction = hold.pending.in_transaction(self.carried.status);
         if in_transaction || self.pinned.pins.any() {
-            let lexical = hold.pending.names_any(&LEXICAL);
+            let lexical = hold.pending.everything || hold.pending.names_any(&LEXICAL);
             let shown = hold.pending.shown != Shown::None;
             self.count_transaction(in_transaction);
             // A SET that changes how text is read must be known before the next statement is, and
