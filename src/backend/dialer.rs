@@ -1,7 +1,7 @@
 //! Opening backend connections for a pool: credentials tried in turn, facts kept up to date.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -112,6 +112,8 @@ struct Shared {
     transitions: KnownTransitions,
     limits: watch::Sender<ServerLimits>,
     reachable: AtomicBool,
+    /// Statements under way that change the server's variables.
+    changing_globals: AtomicUsize,
 }
 
 impl Dialer {
@@ -130,6 +132,7 @@ impl Dialer {
             transitions: KnownTransitions::new(TRANSITIONS),
             limits: watch::Sender::new(ServerLimits::default()),
             reachable: AtomicBool::new(true),
+            changing_globals: AtomicUsize::new(0),
         }))
     }
 
@@ -166,6 +169,22 @@ impl Dialer {
     /// Effects of plain `SET`s that are known already.
     pub fn transitions(&self) -> &KnownTransitions {
         &self.0.transitions
+    }
+
+    /// The first state for `key`, unless it is older than `max_age` or a client is changing the server's
+    /// variables at this moment.
+    pub fn first_state(&self, key: &BaselineKey, max_age: Duration) -> Option<State> {
+        match self.0.changing_globals.load(Ordering::SeqCst) {
+            0 => self.0.baselines.get(key, Instant::now(), max_age),
+            _ => None,
+        }
+    }
+
+    /// A client is about to change variables of the server. Until the guard is dropped, every login is
+    /// looked at anew; from then on, what was seen before is forgotten.
+    pub fn changing_globals(&self) -> ChangingGlobals {
+        self.0.changing_globals.fetch_add(1, Ordering::SeqCst);
+        ChangingGlobals(self.clone())
     }
 
     /// A variable of the server is another: what logins and `SET`s lead to is to be looked at anew.
@@ -312,6 +331,17 @@ impl Dialer {
 
     fn connect_timeout(&self) -> Duration {
         self.0.settings.load().backend.connect_timeout
+    }
+}
+
+/// See [`Dialer::changing_globals`].
+#[derive(Debug)]
+pub struct ChangingGlobals(Dialer);
+
+impl Drop for ChangingGlobals {
+    fn drop(&mut self) {
+        self.0.forget_globals();
+        self.0.0.changing_globals.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

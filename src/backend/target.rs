@@ -163,12 +163,7 @@ impl Target {
             bits: key.bits(),
         };
         let recheck = self.0.settings.load().auth.recheck;
-        if let Some(state) = self
-            .0
-            .dialer
-            .baselines()
-            .get(&baseline, Instant::now(), recheck)
-        {
+        if let Some(state) = self.0.dialer.first_state(&baseline, recheck) {
             return Ok(state);
         }
         let mut last = DialError::NoSecret;

@@ -32,6 +32,10 @@ impl Session {
             return flow;
         }
         self.me.set_activity(Activity::Active);
+        // From before the statement until all is noted: a login that follows the client's answer at
+        // once must see what it changed.
+        let dialer = self.context.target.dialer();
+        let _changing = (work.plan.after.globals).then(|| dialer.changing_globals());
         match self.exchange(&work).await {
             Ok(answer) => {
                 self.context
@@ -70,9 +74,6 @@ impl Session {
             None => return Flow::Continue,
         };
         self.pin_for(answer, work, unexplained);
-        if work.plan.after.globals {
-            self.context.target.dialer().forget_globals();
-        }
         if alone && answer.error().is_none() && answer.warnings == 0 {
             self.take_known_transition(work);
         }
