@@ -13,17 +13,16 @@ use tracing::debug;
 use super::directory::Activity;
 use super::pending::Pending;
 use super::plan::{Place, Plan, Shown};
+use super::reach::Replayed;
 use super::{Session, patience};
-use crate::backend::connection::StatementError;
 use crate::backend::dialer::{DialError, Dialer};
-use crate::backend::state::{DatabaseChange, Replay, State, replay};
+use crate::backend::state::State;
 use crate::metrics::Outcome;
 use crate::pool::{BorrowError, Connector, Lease, PooledConnection};
 use crate::protocol::capability::Capabilities;
 use crate::protocol::command::{Command, ResponseShape};
 use crate::protocol::response::Framing;
 use crate::reason::{PinReason, RetireReason};
-use crate::relay::own::OwnError;
 use crate::relay::{self, Answer, ErrorInfo, RelayError, Request, TrackerFilter, UploadError};
 
 /// Empties the diagnostics area on both servers. MariaDB 10.11 leaves it alone in statements without
@@ -33,8 +32,6 @@ const EMPTY_DIAGNOSTICS: &[u8] = b"DO (SELECT COUNT(*) FROM (SELECT 1) AS t)";
 const NOT_READ: [u16; 3] = [4031, 1053, 1927];
 /// Pause between two attempts to reach a backend that is down.
 const DIAL_AGAIN: Duration = Duration::from_millis(200);
-/// New connections that one command may find to be out of its session's reach.
-const MISFITS: usize = 3;
 /// Times that one command may meet a connection that died idle.
 const RETRIES: usize = 8;
 
@@ -254,104 +251,6 @@ impl Session {
         }
     }
 
-    /// Brings the connection just borrowed into the session's state. What cannot fail is only
-    /// appended to its output.
-    async fn replay(&mut self) -> Result<Replayed, Trouble> {
-        let Some(hold) = &mut self.hold else {
-            return Ok(Replayed::Again);
-        };
-        if hold.lease.state == self.carried.state {
-            return Ok(Replayed::Ready);
-        }
-        self.context.metrics.sessions.replays.inc(Outcome::Ok);
-        let Ok(replay) = replay(&hold.lease.state, &self.carried.state) else {
-            // A new connection: those the pool has were asked whether they fit. It is another
-            // session's.
-            self.give_back();
-            self.ticket = None;
-            return Ok(Replayed::Unreachable);
-        };
-        if let Some(sql) = &replay.set_sql {
-            hold.lease.put_query(sql);
-            self.own += 1;
-        }
-        match &replay.database {
-            DatabaseChange::None => {}
-            DatabaseChange::Pipelined(name) => {
-                hold.lease.put_command(Command::InitDb, name);
-                self.own += 1;
-            }
-            DatabaseChange::Awaited(name) => {
-                hold.lease.put_command(Command::InitDb, name);
-                return self.await_database(&replay).await;
-            }
-        }
-        hold.lease.state = self.carried.state.clone();
-        Ok(Replayed::Ready)
-    }
-
-    /// A connection just opened cannot be brought into the session's state: since the session began,
-    /// variables of the server have changed that it may not set, or it is another server. What the
-    /// session has set itself is put on top of what a login shows now.
-    async fn begin_anew(&mut self, misfits: usize) -> Result<(), Trouble> {
-        let unreachable = || Trouble::ReplayFailed(unreachable_state());
-        if misfits > MISFITS {
-            return Err(unreachable());
-        }
-        let key = &self.login.key;
-        // As at the session's login.
-        let collation = u8::try_from(self.login.client.collation).unwrap_or_default();
-        let target = &self.context.target;
-        target.dialer().forget_globals();
-        let Ok(first) = target.first_state(key, collation).await else {
-            return Err(Trouble::BorrowTimeout);
-        };
-        let state = self.carried.state.rebase(&self.login.first, &first);
-        let state = state.ok_or_else(unreachable)?;
-        debug!(
-            client = self.me.id(),
-            "session begun anew on top of the server's changed variables"
-        );
-        self.login.first = first;
-        self.set_state(state);
-        Ok(())
-    }
-
-    /// Sends a replay that may fail, because the database may be gone, and waits for its answers.
-    async fn await_database(&mut self, replay: &Replay) -> Result<Replayed, Trouble> {
-        self.own = 0;
-        let Some(hold) = &mut self.hold else {
-            return Ok(Replayed::Again);
-        };
-        let lease = &mut hold.lease;
-        let wanted = self.carried.state.clone();
-        let answered = async {
-            lease.send().await?;
-            if replay.set_sql.is_some() {
-                lease.read_ok().await?;
-                lease.state = wanted.with_schema(lease.state.schema().map(|name| &name[..]));
-            }
-            lease.read_ok().await?;
-            lease.state = wanted.clone();
-            Ok::<(), StatementError>(())
-        };
-        match answered.await {
-            Ok(()) => Ok(Replayed::Ready),
-            Err(StatementError::Own(OwnError::Server(error))) if lease.state != wanted => {
-                debug!(%error, "the session's database cannot be selected any more");
-                self.give_back();
-                self.set_state(wanted.with_schema(None));
-                Ok(Replayed::Again)
-            }
-            Err(error) => {
-                // Nothing of the client's was sent, so the next connection may try.
-                debug!(%error, "backend connection failed in a replay");
-                self.let_go(RetireReason::Broken);
-                Ok(Replayed::Again)
-            }
-        }
-    }
-
     /// Sends the command with what goes in front of it, and relays the answer.
     async fn attempt(&mut self, work: &Work) -> Attempt {
         let plan = &work.plan;
@@ -359,6 +258,9 @@ impl Session {
         let own = std::mem::take(&mut self.own);
         let client = self.client_framing();
         let first_seq = self.first_seq;
+        if matches!(work.body, Body::Streamed) {
+            self.client.stall = self.stall();
+        }
         let Some(hold) = &mut self.hold else {
             return Attempt::Failed(Trouble::BackendLost { forwarded: false });
         };
@@ -521,16 +423,6 @@ impl Session {
     }
 }
 
-/// What became of a connection just borrowed.
-enum Replayed {
-    /// It is in the session's state, or will be when its output is sent.
-    Ready,
-    /// Another one is needed.
-    Again,
-    /// No replay brings it there.
-    Unreachable,
-}
-
 /// How one attempt ended.
 enum Attempt {
     Answered(Answer),
@@ -544,16 +436,6 @@ fn error_info(error: &crate::protocol::handshake::ServerError) -> ErrorInfo {
         code: error.code,
         sqlstate: error.sqlstate.0,
         message: error.message.to_vec().into_boxed_slice(),
-    }
-}
-
-fn unreachable_state() -> ErrorInfo {
-    ErrorInfo {
-        code: 1235,
-        sqlstate: *b"42000",
-        message: b"Sidepool cannot set this session's variables on the database server any more"
-            .to_vec()
-            .into_boxed_slice(),
     }
 }
 

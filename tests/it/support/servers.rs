@@ -5,6 +5,7 @@
 //! that waits for the test process's end on its standard input, so nothing is left behind even when
 //! a test aborts.
 
+use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -178,9 +179,14 @@ impl Server {
 /// A server of a test's own goes with the test. Shared ones are statics, which are never dropped: the
 /// shell above them sees the process's end.
 impl Drop for Server {
+    /// Nobody waits for its end: the shell above it cleans up.
     fn drop(&mut self) {
-        self.stop();
-        let _ = std::fs::remove_dir_all(&self.dir);
+        let stdin = self.child.lock().ok().and_then(|mut c| c.stdin.take());
+        match stdin {
+            Some(mut stdin) => drop(stdin.write_all(b"gone")),
+            // It was stopped; only its files are left.
+            None => drop(std::fs::remove_dir_all(&self.dir)),
+        }
     }
 }
 
@@ -238,8 +244,8 @@ fn initialise(make: Make, dir: &Path) {
     );
 }
 
-/// Starts the server below a shell that ends it and removes nothing when its standard input closes;
-/// the last server of a directory is followed by its removal.
+/// Starts the server below a shell that ends it when its standard input closes. The files stay, for a
+/// restart, unless the word "gone" came first or the test process has ended.
 fn launch(make: Make, dir: &Path, port: u16, options: &[&str]) -> Child {
     let program = match make {
         Make::MariaDb => tool("SIDEPOOL_TEST_MARIADBD", "mariadbd"),
@@ -249,10 +255,13 @@ fn launch(make: Make, dir: &Path, port: u16, options: &[&str]) -> Child {
         dir=$1; keeper=$2; shift 2
         "$@" >>"$dir/out.log" 2>&1 </dev/null &
         server=$!
-        cat >/dev/null
-        kill "$server" 2>/dev/null
-        wait "$server"
-        kill -0 "$keeper" 2>/dev/null || rm -rf "$dir"
+        if [ "$(cat)" = gone ]; then
+            kill -9 "$server"; wait "$server"; rm -rf "$dir"
+        else
+            kill "$server" 2>/dev/null
+            wait "$server"
+            kill -0 "$keeper" 2>/dev/null || rm -rf "$dir"
+        fi
     "#;
     let mut command = Command::new("setsid");
     command
