@@ -127,6 +127,19 @@ impl Dialer {
         self.0.limits.subscribe()
     }
 
+    /// A probe read the server's limits; whatever it could not read stays as it is.
+    pub fn learn_limits(&self, seen: &ServerLimits) {
+        self.0.limits.send_if_modified(|known| {
+            let now = ServerLimits {
+                max_connections: seen.max_connections.or(known.max_connections),
+                wait_timeout: seen.wait_timeout.or(known.wait_timeout),
+            };
+            let changed = *known != now;
+            *known = now;
+            changed
+        });
+    }
+
     /// First states by account, charset and capabilities.
     pub fn baselines(&self) -> &Baselines<BaselineKey> {
         &self.0.baselines

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::backend::target::Target;
 use crate::reason::{CloseReason, PinReason};
 
 /// The first client id. Servers count from 1, so ids of Sidepool never meet theirs (hazard 16).
@@ -94,6 +95,8 @@ pub struct Entry {
     commands: AtomicU64,
     last_activity_millis: AtomicU64,
     backend_thread: AtomicU64,
+    /// The server that `backend_thread` is of.
+    target: Mutex<Option<Target>>,
     end: EndSignal,
 }
 
@@ -156,6 +159,7 @@ impl Directory {
             commands: AtomicU64::new(0),
             last_activity_millis: AtomicU64::new(millis_since(self.started)),
             backend_thread: AtomicU64::new(0),
+            target: Mutex::new(None),
             end: EndSignal::default(),
         });
         self.clients.lock().insert(id, Arc::clone(&entry));
@@ -238,6 +242,16 @@ impl Entry {
     /// The server's thread id of the backend connection held, if any.
     pub fn backend_thread(&self) -> Option<u64> {
         Some(self.backend_thread.load(Ordering::Relaxed)).filter(|&id| id != 0)
+    }
+
+    /// The session borrows from that server from now on.
+    pub fn set_target(&self, target: &Target) {
+        *self.target.lock() = Some(target.clone());
+    }
+
+    /// The server that the session borrows from.
+    pub fn target(&self) -> Option<Target> {
+        self.target.lock().clone()
     }
 
     /// A command has begun or ended.

@@ -155,6 +155,9 @@ impl Session {
 
     /// Makes sure that the session holds a backend connection in its own state.
     async fn acquire(&mut self, plan: &Plan, began: Instant) -> Result<(), Trouble> {
+        if self.is_stranded() {
+            return Err(self.lost(RetireReason::TargetLost, false));
+        }
         if let Some(hold) = &mut self.hold {
             // A transaction or a pin is lost with its connection; nothing can bring it back.
             return match hold.lease.is_silent() {
@@ -164,7 +167,7 @@ impl Session {
         }
         if let Place::Previous(reason) = plan.place {
             let ticket = self.ticket.take();
-            let lease = ticket.and_then(|ticket| self.context.target.pool().reborrow(ticket));
+            let lease = ticket.and_then(|ticket| self.target().pool().reborrow(ticket));
             self.take(lease.ok_or(Trouble::NotKept(reason))?);
             return Ok(());
         }
@@ -175,20 +178,12 @@ impl Session {
         let deadline = began + self.context.settings.load().pool.borrow_timeout;
         self.me.set_activity(Activity::Waiting);
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let pool = self.context.target.pool();
-            match pool
-                .borrow(&self.login.key, &self.carried.state, left)
-                .await
-            {
-                Ok(lease) => {
-                    self.take(lease);
-                    self.me.set_activity(Activity::Active);
-                    if self.replay().await? {
-                        return Ok(());
-                    }
+            if let Some(lease) = self.borrow_once(deadline).await? {
+                self.take(lease);
+                self.me.set_activity(Activity::Active);
+                if self.replay().await? {
+                    return Ok(());
                 }
-                Err(error) => self.borrow_failed(error, deadline).await?,
             }
         }
     }
@@ -208,7 +203,7 @@ impl Session {
     }
 
     /// Waits a little if trying again may help.
-    async fn borrow_failed(
+    pub(super) async fn borrow_failed(
         &mut self,
         error: BorrowError<DialError>,
         deadline: Instant,
@@ -238,6 +233,9 @@ impl Session {
     /// Brings the connection just borrowed into the session's state. What cannot fail is only
     /// appended to its output. `false`: another connection is needed.
     async fn replay(&mut self) -> Result<bool, Trouble> {
+        if !self.try_values().await? {
+            return Ok(false);
+        }
         let Some(hold) = &mut self.hold else {
             return Ok(false);
         };

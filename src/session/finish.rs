@@ -79,7 +79,7 @@ impl Session {
         if let (Some(before), None) = (before, &self.hold)
             && before != self.carried.state
         {
-            let known = self.context.target.transitions();
+            let known = self.target().transitions();
             known.insert(&before, work.text(), self.carried.state.clone());
         }
         flow
@@ -98,8 +98,7 @@ impl Session {
             return;
         }
         let known = self
-            .context
-            .target
+            .target()
             .transitions()
             .get(&self.carried.state, work.text());
         if let (Some(state), Some(hold)) = (known, &mut self.hold) {

@@ -42,7 +42,8 @@ impl Session {
             entry.end(CloseReason::Killed);
         }
         if let Some(thread) = entry.backend_thread() {
-            let target = self.context.target.clone();
+            // Its server may be another than ours, with another thread of that number.
+            let target = entry.target().unwrap_or_else(|| self.target().clone());
             let killed = target
                 .kill_query(&self.login.key, thread, KILL_WITHIN)
                 .await;
@@ -74,7 +75,7 @@ impl Session {
             return;
         };
         self.me.set_backend_thread(0);
-        let (target, key) = (self.context.target.clone(), self.login.key.clone());
+        let (target, key) = (self.target().clone(), self.login.key.clone());
         tokio::spawn(async move {
             let thread = lease.thread_id().into();
             if let Err(error) = target.kill_query(&key, thread, KILL_WITHIN).await {

@@ -10,6 +10,7 @@ mod dispatch;
 mod exchange;
 mod farewell;
 mod finish;
+mod follow;
 mod idle;
 mod kill;
 mod local;
@@ -31,6 +32,7 @@ use tracing::debug;
 use context::{Login, SessionContext};
 use directory::Registration;
 use exchange::Hold;
+use follow::Values;
 use memory::Carried;
 use pins::Pins;
 
@@ -47,6 +49,8 @@ pub struct Session {
     me: Registration,
     carried: Carried,
     pinned: Pinned,
+    /// Whether the server that serves it has accepted what it carries.
+    values: Values,
     /// The backend connection it holds, if any.
     hold: Option<Hold>,
     /// The connection it gave back last, which may still be free.
@@ -104,7 +108,8 @@ impl Session {
         login: Login,
         registration: Registration,
     ) -> Self {
-        let carried = carried(&context, &login);
+        let carried = carried(&login);
+        registration.set_target(&login.placement.target);
         registration.set_database(login.state.schema().cloned());
         let now = Instant::now();
         Self {
@@ -114,6 +119,7 @@ impl Session {
             me: registration,
             carried,
             pinned: Pinned::default(),
+            values: Values::Accepted,
             hold: None,
             ticket: None,
             own: 0,
@@ -146,6 +152,7 @@ impl Session {
     }
 }
 
-fn carried(context: &SessionContext, login: &Login) -> Carried {
-    Carried::new(login.state.clone(), &context.target.dialer().virtuals())
+fn carried(login: &Login) -> Carried {
+    let virtuals = login.placement.target.dialer().virtuals();
+    Carried::new(login.state.clone(), &virtuals)
 }

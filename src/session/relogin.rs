@@ -33,10 +33,11 @@ impl Session {
         self.first_seq = seq;
         match result {
             Ok(login) => {
-                self.carried = carried(&self.context, &login);
+                self.carried = carried(&login);
                 self.me.set_identity(login.identity.clone());
                 self.me.set_database(login.state.schema().cloned());
                 self.login = login;
+                self.placed_by_login();
                 self.answer_ok().await
             }
             // Servers end a connection whose change of user is refused.

@@ -41,6 +41,10 @@ const BROKEN: &[(&str, &str)] = &[
         "backend.monitor_user: not set, although",
     ),
     (
+        "backend.monitor_user = 'm'\npool.max_connections = 1",
+        "pool.max_connections: must be at least 2",
+    ),
+    (
         "client.handshake_timeout = '0s'",
         "client.handshake_timeout: must be longer",
     ),
@@ -157,10 +161,7 @@ fn values_made_in_code_are_checked_too() {
 }
 
 #[test]
-fn warnings_by_what_causes_them() {
-    // Nothing that warns by itself.
-    const QUIET: &str = "listener = [{ address = '127.0.0.1:3306' }]";
-    assert_eq!(valid(QUIET).warnings(), []);
+fn a_listener_that_others_reach_warns() {
     for (toml, subjects) in [
         ("", &["auth.allow", "listener[0].tls"][..]),
         ("auth.allow = [{}]", &["listener[0].tls"]),
@@ -181,7 +182,18 @@ fn warnings_by_what_causes_them() {
             .collect();
         assert_eq!(found, subjects, "{toml}");
     }
+}
+
+#[test]
+fn warnings_by_what_causes_them() {
+    // Nothing that warns by itself.
+    const QUIET: &str = "listener = [{ address = '127.0.0.1:3306' }]";
+    assert_eq!(valid(QUIET).warnings(), []);
     for (toml, subject) in [
+        (
+            "backend.monitor_user = 'm'",
+            "backend.monitor_password_file",
+        ),
         ("admin.address = '0.0.0.0:9136'", "admin.token_file"),
         ("client.idle_timeout = '1m'", "client.idle_timeout"),
         (
