@@ -8,6 +8,7 @@
     reason = "tests"
 )]
 
+mod backends;
 mod harness;
 mod hazards;
 mod lifecycle;

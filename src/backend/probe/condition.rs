@@ -100,8 +100,7 @@ pub struct Condition {
     pub since: Instant,
     /// Whether it follows another server, as last seen.
     pub replication: Replication,
-    /// Whether it was read-only when it was last seen before it became writable, so that somebody
-    /// must have made it so.
+    /// Whether somebody made it writable while Sidepool looked on.
     pub promotion: Promotion,
     /// The last failure, kept after it has come back.
     pub failure: Option<Failure>,
@@ -118,13 +117,13 @@ pub struct Failure {
     pub at: Instant,
 }
 
-/// Whether somebody made a server writable while Sidepool looked on.
+/// Whether a server that is writable was made so on purpose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Promotion {
-    /// It was never seen read-only.
+    /// It was not seen read-only since it answered first; a restart forgets a `SET GLOBAL`.
     #[default]
     Unseen,
-    /// It was seen read-only.
+    /// It was seen read-only, and has answered all the time since.
     Possible,
 }
 
@@ -180,6 +179,9 @@ impl Condition {
             }
             Err(error) => {
                 self.latest = Latest::Failed;
+                if matches!(error.standing(), Standing::Down(_)) {
+                    self.promotion = Promotion::Unseen;
+                }
                 error.standing()
             }
         };
@@ -339,7 +341,11 @@ mod tests {
             change,
             Change::Standing(Standing::Down(DownReason::Unreachable))
         );
-        assert_eq!(condition.promotion, Promotion::Possible);
+        assert_eq!(
+            condition.promotion,
+            Promotion::Unseen,
+            "its setting may have been lost in between"
+        );
         let failure = condition.failure.unwrap();
         assert_eq!(failure.error.to_string(), "refused");
         assert_eq!(failure.at, start + second * 5);
