@@ -1,11 +1,13 @@
 //! Probes: what each backend is, asked again and again over one connection of the monitor's account.
 //!
 //! [`Prober`] owns the rhythm, the log and the published [`Condition`]; how a backend is asked is
-//! behind [`Ask`], which [`Monitor`] does with `mysql_async`.
+//! behind [`Ask`], which [`Monitor`] does: with `mysql_async` wherever that keeps what `[backend]` promises.
 
 mod condition;
+mod driver;
 mod link;
 mod monitor;
+mod own;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -104,6 +106,13 @@ impl Prober {
             (Change::Standing(was), Ok(seen)) => {
                 let version = &*seen.version;
                 info!(backend, %was, now = %standing, replication, version, "backend probed");
+                if seen.replication == Replication::Hidden {
+                    info!(
+                        backend,
+                        "backend.monitor_user may not see the replication state: \
+                         grant it REPLICATION CLIENT (MySQL) or SLAVE MONITOR (MariaDB)"
+                    );
+                }
             }
             (Change::Standing(was), Err(error)) => {
                 warn!(backend, %was, now = %standing, %error, "probe failed");

@@ -13,9 +13,9 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::Ask;
 use super::condition::{Observation, ProbeError};
 use super::link::{Link, Way};
+use super::own::of_login;
 use crate::backend::dialer::Dialer;
 use crate::backend::facts::ServerLimits;
-use crate::backend::login::LoginError;
 use crate::backend::target::Target;
 use crate::config::{Live, Secret};
 use crate::pool::SlotGuard;
@@ -33,7 +33,7 @@ pub struct MonitorAccount {
     password: Arc<ArcSwap<Secret>>,
 }
 
-/// Asks one backend with `mysql_async`.
+/// Asks one backend.
 #[derive(Debug)]
 pub struct Monitor {
     target: Target,
@@ -142,7 +142,7 @@ impl Monitor {
             }
             let opened = async {
                 let way = way(dialer, &account, &settings, greeting).await?;
-                Link::open(&way).await
+                Link::open(&way, dialer).await
             };
             match opened.await {
                 Ok(mut link) => match link.read().await {
@@ -206,7 +206,7 @@ async fn way(
     let known = dialer.greeted().filter(|_| greeting == Greeting::Known);
     let greeted = match known {
         Some(greeted) => greeted,
-        None => dialer.greet().await.map_err(|error| of_greeting(&error))?,
+        None => dialer.greet().await.map_err(|error| of_login(&error))?,
     };
     Ok(Way {
         address: dialer.address().clone(),
@@ -215,18 +215,4 @@ async fn way(
         greeted: (*greeted).clone(),
         backend: settings.load().backend.clone(),
     })
-}
-
-fn of_greeting(error: &LoginError) -> ProbeError {
-    let text = error.to_string();
-    match error {
-        LoginError::Unreachable { .. } => ProbeError::Unreachable(text),
-        LoginError::Timeout { after, .. } => ProbeError::Timeout(*after),
-        LoginError::Lost { .. } => ProbeError::Lost(text),
-        error if error.is_full() => ProbeError::Full(text),
-        // Host blocked or not allowed: nobody was named yet.
-        LoginError::Refused(error) if matches!(error.code, 1129 | 1130) => ProbeError::Denied(text),
-        LoginError::Refused(error) if error.code == 1053 => ProbeError::Lost(text),
-        _ => ProbeError::Query(text),
-    }
 }

@@ -1,6 +1,7 @@
 //! The monitor's account and connection.
 
 use super::*;
+use crate::support::servers::makes;
 
 on_every_make! {
     the_probes_connection_counts_and_may_be_killed => counted;
@@ -139,6 +140,67 @@ async fn wrong_password(make: Make) {
     sidepool.signal("HUP");
     sidepool.wait_ready();
     assert_eq!(whose(&mut client(sidepool).await).await, "1");
+}
+
+/// A probe's connection has the TLS that sessions' have, also where the driver's own would not do: MySQL's
+/// certificate names nobody, and a password is not sent under a key that came in clear.
+#[tokio::test]
+async fn the_probes_password_is_sent_as_the_settings_allow() {
+    if !makes().contains(&Make::MySql) {
+        return;
+    }
+    let pair = Pair::start(Make::MySql, &[]);
+    let server = &pair.first;
+    let ca = server.dir.join("data/ca.pem");
+    let ca = ca.to_str().unwrap();
+    let with = |mode, more: &[(&'static str, &str)]| {
+        // The server forgets who has shown the password before.
+        server.root("FLUSH PRIVILEGES");
+        let settings = [&[("SIDEPOOL_BACKEND__TLS__MODE", mode)], more].concat();
+        alone(&pair, &settings)
+    };
+    let clear = with("off", &[]);
+    clear.sidepool.wait("refused", |s| {
+        s.log().contains("backend.allow_public_key_retrieval")
+    });
+    assert_eq!(clear.backend(server)["state"], "unknown");
+    let allowed = ("SIDEPOOL_BACKEND__ALLOW_PUBLIC_KEY_RETRIEVAL", "true");
+    for (mode, more) in [
+        ("off", &[allowed][..]),
+        ("required", &[]),
+        ("verify_ca", &[("SIDEPOOL_BACKEND__TLS__CA", ca)]),
+    ] {
+        let front = with(mode, more);
+        front.wait_state(server, "writer").await;
+        let tls = "SELECT COUNT(*) FROM performance_schema.threads \
+                   WHERE processlist_user = 'probe' AND connection_type = 'SSL/TLS'";
+        let encrypted = server.root(tls);
+        assert_eq!(encrypted, if mode == "off" { "0" } else { "1" }, "{mode}");
+    }
+    let named = with("verify_identity", &[("SIDEPOOL_BACKEND__TLS__CA", ca)]);
+    named.wait_state(server, "unknown").await;
+    let error = named.backend(server)["last_error"].to_string();
+    assert!(error.contains("certificate"), "{error}");
+}
+
+/// MariaDB's own instructions make certificates of X.509 version 1, which the driver refuses.
+#[tokio::test]
+async fn a_certificate_that_the_driver_refuses_is_no_obstacle() {
+    let dir = tempfile::tempdir().unwrap().keep();
+    let script = "openssl req -newkey rsa:2048 -nodes -subj /CN=db -keyout key.pem -out db.csr && \
+                  openssl x509 -req -in db.csr -signkey key.pem -days 30 -out cert.pem && chmod a+rx . && chmod a+r *";
+    let made = std::process::Command::new("sh")
+        .args(["-c", script])
+        .current_dir(&dir)
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{made:?}");
+    let option = |name: &str, file: &str| format!("--ssl-{name}={}", dir.join(file).display());
+    let (cert, key) = (option("cert", "cert.pem"), option("key", "key.pem"));
+    let pair = Pair::start(Make::MariaDb, &[&cert, &key]);
+    let front = pair.front(&[]);
+    front.wait_state(&pair.first, "writer").await;
+    assert_eq!(whose(&mut front.reader().await).await, "2");
 }
 
 /// With one address a monitor that is refused keeps nobody out.
