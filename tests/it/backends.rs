@@ -3,8 +3,9 @@
 mod monitor;
 mod replication;
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
 
 use crate::support::clients::*;
 use crate::support::eventually;
@@ -19,7 +20,7 @@ pub const MONITOR_PASSWORD: &str = "probe-secret";
 pub struct Pair {
     pub first: Server,
     pub second: Server,
-    directory: PathBuf,
+    directory: TempDir,
 }
 
 /// Sidepool in front of a pair, with a listener for readers as well.
@@ -57,7 +58,7 @@ on_every_make! {
 
 impl Pair {
     pub fn start(make: Make, options: &[&str]) -> Self {
-        let directory = tempfile::tempdir().unwrap().keep();
+        let directory = tempfile::tempdir().unwrap();
         let start = |id: u32| {
             let id = format!("--server-id={id}");
             let options: Vec<&str> = options.iter().copied().chain([&*id]).collect();
@@ -92,7 +93,7 @@ impl Pair {
 
     /// The same with that password for probes, without waiting.
     pub fn front_not_ready(&self, password: &str, settings: &[(&str, &str)]) -> Front {
-        let file = self.directory.join("monitor");
+        let file = self.directory.path().join("monitor");
         std::fs::write(&file, format!("{password}\n")).unwrap();
         let reader_port = free_port();
         let reader = format!("127.0.0.1:{reader_port}");
@@ -126,9 +127,11 @@ impl Front {
         Wire::connect(&login).await.unwrap()
     }
 
-    /// What the API says of a backend.
+    /// What the API says of a backend; null until it is served.
     pub fn backend(&self, server: &Server) -> serde_json::Value {
-        let (_, body) = self.sidepool.get("/api/v1/backends").unwrap();
+        let Some((_, body)) = self.sidepool.get("/api/v1/backends") else {
+            return serde_json::Value::Null;
+        };
         let all: serde_json::Value = serde_json::from_str(&body).unwrap();
         let address = server.address();
         let list = all["backends"].as_array().unwrap().iter();

@@ -136,7 +136,7 @@ async fn wrong_password(make: Make) {
     front.wait_state(&pair.first, "unknown").await;
 
     // The file is read again at a reload.
-    std::fs::write(pair.directory.join("monitor"), MONITOR_PASSWORD).unwrap();
+    std::fs::write(pair.directory.path().join("monitor"), MONITOR_PASSWORD).unwrap();
     sidepool.signal("HUP");
     sidepool.wait_ready();
     assert_eq!(whose(&mut client(sidepool).await).await, "1");
@@ -186,12 +186,14 @@ async fn the_probes_password_is_sent_as_the_settings_allow() {
 /// MariaDB's own instructions make certificates of X.509 version 1, which the driver refuses.
 #[tokio::test]
 async fn a_certificate_that_the_driver_refuses_is_no_obstacle() {
-    let dir = tempfile::tempdir().unwrap().keep();
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
     let script = "openssl req -newkey rsa:2048 -nodes -subj /CN=db -keyout key.pem -out db.csr && \
-                  openssl x509 -req -in db.csr -signkey key.pem -days 30 -out cert.pem && chmod a+rx . && chmod a+r *";
+                  openssl x509 -req -in db.csr -signkey key.pem -days 30 -out cert.pem && \
+                  openssl x509 -in cert.pem -noout -text | grep -q 'Version: 1 ' && chmod a+rx . && chmod a+r *";
     let made = std::process::Command::new("sh")
         .args(["-c", script])
-        .current_dir(&dir)
+        .current_dir(dir)
         .output()
         .unwrap();
     assert!(made.status.success(), "{made:?}");

@@ -174,6 +174,25 @@ impl Server {
     }
 }
 
+/// A test's own server is gone with the test: some hundred megabytes each.
+impl Drop for Server {
+    fn drop(&mut self) {
+        // A test may fail while it has the lock, or while its server is frozen.
+        let Ok(child) = self.child.get_mut() else {
+            return;
+        };
+        drop(child.stdin.take());
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while matches!(child.try_wait(), Ok(None)) {
+            if Instant::now() > deadline {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
 fn fresh_dir(make: Make) -> PathBuf {
     let name = format!("sidepool-{make:?}-").to_lowercase();
     let dir = tempfile::Builder::new()
