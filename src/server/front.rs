@@ -38,12 +38,14 @@ use crate::reason::{CloseReason, RejectReason};
 use crate::relay::Conn;
 use crate::session::Session;
 use crate::session::context::{Boxed, Login, SessionContext};
-use crate::session::directory::{Directory, Identity, Registration};
+use crate::session::directory::{Activity, Directory, Entry, Identity, KillOnItsWay, Registration};
 use crate::session::scan::Scanner;
 use crate::transport::Stream;
 
 /// How long a client that is turned away without a greeting has to read why.
 const LINGER: Duration = Duration::from_secs(1);
+/// How long the kill of a statement that was cut off waits for a place at the server; the process is ending.
+const KILL_WITHIN: Duration = Duration::from_secs(1);
 
 /// What all listeners share.
 pub(super) struct Hall {
@@ -78,11 +80,17 @@ struct Entrant {
 /// What is kept beside a session.
 struct Attendance {
     connected: Connected,
-    client: u32,
+    entry: Arc<Entry>,
     identity: Arc<Identity>,
     cut: CancellationToken,
+    killer: Killer,
     _logged_in: LoggedIn,
     _permit: OwnedSemaphorePermit,
+}
+
+/// Kills what a session that is cut off has running.
+struct Killer {
+    key: PoolKey,
 }
 
 /// What a session begins with.
@@ -218,7 +226,7 @@ impl Front {
         let tls = authenticated.is_tls();
         let facts = authenticated.facts();
         let begun = match context.place().await {
-            Some(at) => begin(at, &hall.accounts, &hall.logins, facts, tls).await,
+            Some(at) => begin(at, &hall.logins, facts, tls).await,
             None => Err(Failure::borrow_timeout()),
         };
         let Beginning { login, ok } = match begun {
@@ -229,7 +237,7 @@ impl Front {
         let registration = hall.directory.register(id, login.identity.clone());
         registration.set_database(login.state.schema().cloned());
         // Revoked a moment ago, it would not be among those who are told.
-        if facts.account.login_secret().is_none() {
+        if !facts.account.knows(facts.secret) {
             registration.end(CloseReason::AuthRevoked);
         }
         let (stream, _) = authenticated.accept(&ok).await?;
@@ -255,9 +263,12 @@ impl Front {
         let (path, tls) = (login.client.path, login.identity.tls);
         let attendance = Attendance {
             connected: arrival.logged_in(path, tls),
-            client: registration.id(),
+            entry: registration.entry(),
             identity: registration.identity(),
             cut: self.hall.stages.cut.clone(),
+            killer: Killer {
+                key: login.key.clone(),
+            },
             _logged_in: logged_in,
             _permit: permit,
         };
@@ -269,14 +280,22 @@ impl Front {
 
 impl Attendance {
     async fn until_the_end(self, mut session: Boxed<'static, CloseReason>) {
-        let client = self.client;
+        let client = self.entry.id();
         {
             let (user, source, tls) = shown(&self.identity);
             debug!(client, user = &*user, source, tls, "client logged in");
         }
         let reason = tokio::select! {
             reason = &mut session => reason,
-            () = self.cut.cancelled() => CloseReason::Drain,
+            () = self.cut.cancelled() => {
+                let kill = self.entry.begin_kill();
+                let runs = self.entry.view().activity == Activity::Active;
+                drop(session);
+                if let Some(kill) = kill.filter(|_| runs) {
+                    self.killer.kill(&kill).await;
+                }
+                CloseReason::Drain
+            }
         };
         let (user, source, _) = shown(&self.identity);
         match reason {
@@ -286,6 +305,17 @@ impl Attendance {
             _ => info!(client, %reason, user = &*user, source, "client closed"),
         }
         self.connected.closed(reason);
+    }
+}
+
+impl Killer {
+    /// Servers do not notice that a client has gone while its statement runs.
+    async fn kill(&self, kill: &KillOnItsWay) {
+        let Some(target) = kill.target() else { return };
+        let killed = target.kill_query(&self.key, kill.thread(), KILL_WITHIN);
+        if let Err(error) = killed.await {
+            debug!(%error, "a statement that was cut off could not be killed");
+        }
     }
 }
 
@@ -328,7 +358,6 @@ impl Handler for Front {
 /// Has the session's first state read and its database selected, which is what the final OK waits for.
 pub(super) async fn begin(
     placement: Placement,
-    accounts: &Accounts,
     logins: &Logins,
     facts: &ClientFacts,
     tls: bool,
@@ -344,13 +373,7 @@ pub(super) async fn begin(
     logins.note_habit(account.user(), Habit { bits, collation });
     let first = match target.first_state(&key, collation).await {
         Ok(first) => first,
-        Err(error) => {
-            let failure = Failure::of_target(&error, &name);
-            if failure.reason == RejectReason::AccessDenied {
-                accounts.denied(account, facts.secret);
-            }
-            return Err(failure);
-        }
+        Err(error) => return Err(Failure::of_target(&error, &name)),
     };
     let state = match &facts.database {
         None => first.clone(),

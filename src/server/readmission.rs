@@ -53,8 +53,7 @@ impl Changes {
             false => self.route.pick_by(until).await,
         };
         let placement = placement.ok_or_else(Failure::borrow_timeout)?;
-        let (accounts, tls) = (&self.judge.accounts, current.identity.tls);
-        begin(placement, accounts, &self.logins, facts, tls).await
+        begin(placement, &self.logins, facts, current.identity.tls).await
     }
 
     async fn change(

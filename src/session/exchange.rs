@@ -3,21 +3,19 @@
 //! What may be run again and what may not is decided here, by the rule of DESIGN 9: only a command
 //! of which it is certain that the server never read it is sent a second time.
 
-use std::time::Duration;
-
 use bytes::BytesMut;
 use tokio::time::Instant;
 use tracing::debug;
 
-use super::Session;
 use super::directory::Activity;
 use super::pending::Pending;
-use super::plan::{Place, Plan};
+use super::plan::{Place, Plan, Shown};
+use super::{Session, patience};
 use crate::backend::connection::StatementError;
-use crate::backend::dialer::{DialError, Dialer};
+use crate::backend::dialer::Dialer;
 use crate::backend::state::{DatabaseChange, Replay, State, replay};
 use crate::metrics::Outcome;
-use crate::pool::{BorrowError, Connector, Lease, PooledConnection};
+use crate::pool::{Lease, PooledConnection};
 use crate::protocol::capability::Capabilities;
 use crate::protocol::command::{Command, ResponseShape};
 use crate::protocol::response::Framing;
@@ -30,8 +28,6 @@ use crate::relay::{self, Answer, ErrorInfo, RelayError, Request, TrackerFilter, 
 const EMPTY_DIAGNOSTICS: &[u8] = b"DO (SELECT COUNT(*) FROM (SELECT 1) AS t)";
 /// Notices that a server sends before it reads a command: idle too long, shutdown, killed.
 const NOT_READ: [u16; 3] = [4031, 1053, 1927];
-/// Pause between two attempts to reach a backend that is down.
-const DIAL_AGAIN: Duration = Duration::from_millis(200);
 /// Times that one command may meet a connection that died idle.
 const RETRIES: usize = 8;
 
@@ -160,9 +156,15 @@ impl Session {
         }
         if let Some(hold) = &mut self.hold {
             // A transaction or a pin is lost with its connection; nothing can bring it back.
-            return match hold.lease.is_silent() {
-                true => Ok(()),
-                false => Err(self.lost(RetireReason::ServerClosed, false)),
+            if !hold.lease.is_silent() {
+                return Err(self.lost(RetireReason::ServerClosed, false));
+            }
+            return match plan.place {
+                // What was saved of another connection's is not on this one.
+                Place::Previous(reason @ PinReason::Diagnostics) if !hold.pending.diagnostics => {
+                    Err(Trouble::NotKept(reason))
+                }
+                _ => Ok(()),
             };
         }
         if let Place::Previous(reason) = plan.place {
@@ -177,12 +179,18 @@ impl Session {
     async fn borrow(&mut self, began: Instant) -> Result<(), Trouble> {
         let deadline = began + self.context.settings.load().pool.borrow_timeout;
         self.me.set_activity(Activity::Waiting);
+        let mut misfits = 0;
         loop {
             if let Some(lease) = self.borrow_once(deadline).await? {
                 self.take(lease);
                 self.me.set_activity(Activity::Active);
-                if self.replay().await? {
-                    return Ok(());
+                match self.replay().await? {
+                    Replayed::Ready => return Ok(()),
+                    Replayed::Again => {}
+                    Replayed::Unreachable => {
+                        misfits += 1;
+                        self.begin_anew(misfits).await?;
+                    }
                 }
             }
         }
@@ -202,51 +210,25 @@ impl Session {
         });
     }
 
-    /// Waits a little if trying again may help.
-    pub(super) async fn borrow_failed(
-        &mut self,
-        error: BorrowError<DialError>,
-        deadline: Instant,
-    ) -> Result<(), Trouble> {
-        let cause = match error {
-            BorrowError::Timeout { .. } => return Err(Trouble::BorrowTimeout),
-            BorrowError::Closed => return Err(Trouble::Closing),
-            BorrowError::Connect(cause) => cause,
-        };
-        let refused = match &*cause {
-            DialError::Login(error) => error.server_error(),
-            DialError::SetUp(_) | DialError::NoSecret => None,
-        };
-        match refused {
-            Some(error) if Dialer::is_denied(&cause) => Err(Trouble::Denied(error_info(error))),
-            Some(error) => Err(Trouble::Refused(error_info(error))),
-            None if Dialer::is_denied(&cause) => Err(Trouble::Denied(access_denied())),
-            None if Instant::now() + DIAL_AGAIN < deadline => {
-                debug!(error = %cause, "backend not reached; trying again");
-                tokio::time::sleep(DIAL_AGAIN).await;
-                Ok(())
-            }
-            None => Err(Trouble::BorrowTimeout),
-        }
-    }
-
     /// Brings the connection just borrowed into the session's state. What cannot fail is only
-    /// appended to its output. `false`: another connection is needed.
-    async fn replay(&mut self) -> Result<bool, Trouble> {
+    /// appended to its output.
+    async fn replay(&mut self) -> Result<Replayed, Trouble> {
         if !self.try_values().await? {
-            return Ok(false);
+            return Ok(Replayed::Again);
         }
         let Some(hold) = &mut self.hold else {
-            return Ok(false);
+            return Ok(Replayed::Again);
         };
         if hold.lease.state == self.carried.state {
-            return Ok(true);
+            return Ok(Replayed::Ready);
         }
         self.context.metrics.sessions.replays.inc(Outcome::Ok);
         let Ok(replay) = replay(&hold.lease.state, &self.carried.state) else {
-            // The pool was told that it fits; a state that changed meanwhile is no reason to go on.
-            self.let_go(RetireReason::Dirty);
-            return Ok(false);
+            // A new connection: those the pool has were asked whether they fit. It is another
+            // session's.
+            self.give_back();
+            self.ticket = None;
+            return Ok(Replayed::Unreachable);
         };
         if let Some(sql) = &replay.set_sql {
             hold.lease.put_query(sql);
@@ -264,14 +246,14 @@ impl Session {
             }
         }
         hold.lease.state = self.carried.state.clone();
-        Ok(true)
+        Ok(Replayed::Ready)
     }
 
     /// Sends a replay that may fail, because the database may be gone, and waits for its answers.
-    async fn await_database(&mut self, replay: &Replay) -> Result<bool, Trouble> {
+    async fn await_database(&mut self, replay: &Replay) -> Result<Replayed, Trouble> {
         self.own = 0;
         let Some(hold) = &mut self.hold else {
-            return Ok(false);
+            return Ok(Replayed::Again);
         };
         let lease = &mut hold.lease;
         let wanted = self.carried.state.clone();
@@ -286,18 +268,18 @@ impl Session {
             Ok::<(), StatementError>(())
         };
         match answered.await {
-            Ok(()) => Ok(true),
+            Ok(()) => Ok(Replayed::Ready),
             Err(StatementError::Own(OwnError::Server(error))) if lease.state != wanted => {
                 debug!(%error, "the session's database cannot be selected any more");
                 self.give_back();
                 self.set_state(wanted.with_schema(None));
-                Ok(false)
+                Ok(Replayed::Again)
             }
             Err(error) => {
                 // Nothing of the client's was sent, so the next connection may try.
                 debug!(%error, "backend connection failed in a replay");
                 self.let_go(RetireReason::Broken);
-                Ok(false)
+                Ok(Replayed::Again)
             }
         }
     }
@@ -368,8 +350,13 @@ impl Session {
     fn put_before(&mut self, plan: &Plan) {
         let Some(hold) = &mut self.hold else { return };
         let (lease, before) = (&mut hold.lease, plan.before);
-        if hold.fresh && plan.place == Place::Anywhere {
-            if before.last_insert_id && lease.last_insert_id != self.carried.last_insert_id {
+        // Nothing may come between the client's statement and the one before it on this connection.
+        if plan.place == Place::Anywhere {
+            // With a question open, the connection's is the session's own.
+            if before.last_insert_id
+                && !hold.pending.insert_id
+                && lease.last_insert_id != self.carried.last_insert_id
+            {
                 let sql = format!(
                     "SET @@session.last_insert_id={}",
                     self.carried.last_insert_id
@@ -378,13 +365,15 @@ impl Session {
                 lease.last_insert_id = self.carried.last_insert_id;
                 self.own += 1;
             }
-            if before.empty_diagnostics {
+            if before.empty_diagnostics && !hold.pending.diagnostics {
                 lease.put_query(EMPTY_DIAGNOSTICS);
                 self.own += 1;
             }
         }
-        if before.virtuals && !hold.pending.virtuals_shown {
-            if let Some(sql) = lease.virtuals().trackers_sql() {
+        if before.virtuals > hold.pending.shown {
+            if before.virtuals == Shown::All
+                && let Some(sql) = lease.virtuals().trackers_sql()
+            {
                 lease.put_query(sql.as_bytes());
                 self.own += 1;
             }
@@ -392,7 +381,7 @@ impl Session {
                 lease.put_query(timeouts.set_sql().as_bytes());
                 self.own += 1;
             }
-            hold.pending.virtuals_shown = true;
+            hold.pending.shown = before.virtuals;
         }
     }
 
@@ -451,6 +440,7 @@ impl Session {
         if state.schema_id() != self.carried.state.schema_id() {
             self.me.set_database(state.schema().cloned());
         }
+        self.client.patience = Some(patience(&state));
         self.carried.set_state(state);
     }
 
@@ -463,28 +453,20 @@ impl Session {
     }
 }
 
+/// What became of a connection just borrowed.
+enum Replayed {
+    /// It is in the session's state, or will be when its output is sent.
+    Ready,
+    /// Another one is needed.
+    Again,
+    /// No replay brings it there.
+    Unreachable,
+}
+
 /// How one attempt ended.
 enum Attempt {
     Answered(Answer),
     /// The server never read the command.
     NotRead,
     Failed(Trouble),
-}
-
-fn error_info(error: &crate::protocol::handshake::ServerError) -> ErrorInfo {
-    ErrorInfo {
-        code: error.code,
-        sqlstate: error.sqlstate.0,
-        message: error.message.to_vec().into_boxed_slice(),
-    }
-}
-
-fn access_denied() -> ErrorInfo {
-    ErrorInfo {
-        code: 1045,
-        sqlstate: *b"28000",
-        message: b"Access denied: the database no longer accepts this account's password"
-            .to_vec()
-            .into_boxed_slice(),
-    }
 }

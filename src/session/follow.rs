@@ -1,23 +1,32 @@
 //! Following the route: borrowing where the session's role is served now, and taking the session's
 //! state along when that is another server than before.
 
+use std::future::poll_fn;
+use std::time::Duration;
+
 use tokio::time::{Instant, timeout_at};
 use tracing::{debug, info};
 
 use super::Session;
 use super::exchange::Trouble;
 use crate::backend::connection::StatementError;
-use crate::backend::dialer::Dialer;
+use crate::backend::dialer::{DialError, Dialer};
 use crate::backend::route::{Placement, Route};
 use crate::backend::state::replay;
 use crate::backend::target::{Target, TargetError};
-use crate::pool::{BorrowError, Lease};
+use crate::pool::{BorrowError, Connector, Lease};
 use crate::reason::RetireReason;
 use crate::relay::ErrorInfo;
 use crate::relay::own::OwnError;
 
 /// `ER_UNKNOWN_ERROR`
 const UNKNOWN: u16 = 1105;
+
+/// New connections that one command may find to be out of its session's reach.
+const MISFITS: usize = 3;
+
+/// Pause between two attempts to reach a backend that is down.
+const DIAL_AGAIN: Duration = Duration::from_millis(200);
 
 /// Whether the server that serves the session has accepted its values before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +41,8 @@ pub(super) enum Values {
 enum Unmoved {
     /// Its first state there could not be read.
     Borrow(TargetError),
+    /// Nobody waits for it any more.
+    ClientGone,
     /// It has a variable that does not exist there.
     Variable,
 }
@@ -54,10 +65,12 @@ impl Session {
                     self.borrow_failed(error, deadline).await?;
                     return Ok(None);
                 }
+                Err(Unmoved::ClientGone) => return Err(Trouble::ClientGone),
                 Err(Unmoved::Variable) => return Err(not_movable()),
             }
         }
         let left = deadline.saturating_duration_since(Instant::now());
+        let client = &mut self.client;
         let target = &self.login.placement.target;
         let borrowed = target
             .pool()
@@ -67,6 +80,8 @@ impl Session {
             biased;
             borrowed = borrowed => borrowed,
             () = moved => return Ok(None),
+            // Or the queue would fill with statements of clients that no longer wait for them.
+            _ = poll_fn(|cx| client.poll_gone(cx)) => return Err(Trouble::ClientGone),
         };
         match borrowed {
             Ok(lease) => Ok(Some(lease)),
@@ -74,6 +89,34 @@ impl Session {
                 self.borrow_failed(error, deadline).await?;
                 Ok(None)
             }
+        }
+    }
+
+    /// Waits a little if trying again may help.
+    async fn borrow_failed(
+        &mut self,
+        error: BorrowError<DialError>,
+        deadline: Instant,
+    ) -> Result<(), Trouble> {
+        let cause = match error {
+            BorrowError::Timeout { .. } => return Err(Trouble::BorrowTimeout),
+            BorrowError::Closed => return Err(Trouble::Closing),
+            BorrowError::Connect(cause) => cause,
+        };
+        let refused = match &*cause {
+            DialError::Login(error) => error.server_error(),
+            DialError::SetUp(_) | DialError::NoSecret | DialError::NoBaseline => None,
+        };
+        match refused {
+            Some(error) if Dialer::is_denied(&cause) => Err(Trouble::Denied(error_info(error))),
+            Some(error) => Err(Trouble::Refused(error_info(error))),
+            None if Dialer::is_denied(&cause) => Err(Trouble::Denied(access_denied())),
+            None if Instant::now() + DIAL_AGAIN < deadline => {
+                debug!(error = %cause, "backend not reached; trying again");
+                tokio::time::sleep(DIAL_AGAIN).await;
+                Ok(())
+            }
+            None => Err(Trouble::BorrowTimeout),
         }
     }
 
@@ -88,7 +131,13 @@ impl Session {
     /// Makes sure that the session's state is one of the server that serves it now.
     async fn follow(&mut self, deadline: Instant) -> Result<(), Unmoved> {
         let waiting_since = Instant::now();
-        let Some(placement) = self.context.route.pick_by(deadline).await else {
+        let client = &mut self.client;
+        let picked = tokio::select! {
+            biased;
+            picked = self.context.route.pick_by(deadline) => picked,
+            _ = poll_fn(|cx| client.poll_gone(cx)) => return Err(Unmoved::ClientGone),
+        };
+        let Some(placement) = picked else {
             let waited = waiting_since.elapsed();
             return Err(Unmoved::Borrow(BorrowError::Timeout { waited, ahead: 0 }));
         };
@@ -126,6 +175,34 @@ impl Session {
         self.login.first = first;
         self.me.set_target(&placement.target);
         self.login.placement = placement;
+        self.set_state(state);
+        Ok(())
+    }
+
+    /// A connection just opened cannot be brought into the session's state: since the session began,
+    /// variables of the server have changed that it may not set, or it is another server. What the
+    /// session has set itself is put on top of what a login shows now.
+    pub(super) async fn begin_anew(&mut self, misfits: usize) -> Result<(), Trouble> {
+        let unreachable = || Trouble::ReplayFailed(unreachable_state());
+        if misfits > MISFITS {
+            return Err(unreachable());
+        }
+        let key = &self.login.key;
+        // As at the session's login.
+        let collation = u8::try_from(self.login.client.collation).unwrap_or_default();
+        let target = self.target();
+        target.dialer().forget_globals();
+        let Ok(first) = target.first_state(key, collation).await else {
+            return Err(Trouble::BorrowTimeout);
+        };
+        let state = self.carried.state.rebase(&self.login.first, &first);
+        let state = state.ok_or_else(unreachable)?;
+        debug!(
+            client = self.me.id(),
+            "session begun anew on top of the server's changed variables"
+        );
+        self.login.first = first;
+        self.values = Values::Untried;
         self.set_state(state);
         Ok(())
     }
@@ -196,4 +273,32 @@ fn not_movable() -> Trouble {
         sqlstate: *b"HY000",
         message: message.as_bytes().into(),
     })
+}
+
+fn unreachable_state() -> ErrorInfo {
+    ErrorInfo {
+        code: 1235,
+        sqlstate: *b"42000",
+        message: b"Sidepool cannot set this session's variables on the database server any more"
+            .to_vec()
+            .into_boxed_slice(),
+    }
+}
+
+fn error_info(error: &crate::protocol::handshake::ServerError) -> ErrorInfo {
+    ErrorInfo {
+        code: error.code,
+        sqlstate: error.sqlstate.0,
+        message: error.message.to_vec().into_boxed_slice(),
+    }
+}
+
+fn access_denied() -> ErrorInfo {
+    ErrorInfo {
+        code: 1045,
+        sqlstate: *b"28000",
+        message: b"Access denied: the database no longer accepts this account's password"
+            .to_vec()
+            .into_boxed_slice(),
+    }
 }

@@ -40,9 +40,20 @@ enum Event {
 impl Session {
     /// Waits for the client's next command.
     pub(super) async fn idle(&mut self) -> Woken {
-        if !self.client.input.is_empty() {
-            return Woken::Command;
+        match self.client.input.is_empty() {
+            true => self.input_or_end().await,
+            false => Woken::Command,
         }
+    }
+
+    /// Waits for the rest of a command that the client has stopped in the middle of: it is idle, and
+    /// everything that ends an idle client ends it.
+    pub(super) async fn stalled(&mut self) -> Woken {
+        self.now_idle();
+        self.input_or_end().await
+    }
+
+    async fn input_or_end(&mut self) -> Woken {
         self.client.release();
         self.me.set_activity(match self.situation() {
             Situation::Free => Activity::Idle,

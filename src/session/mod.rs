@@ -25,6 +25,7 @@ pub mod timers;
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 use tracing::debug;
@@ -36,8 +37,10 @@ use follow::Values;
 use memory::Carried;
 use pins::Pins;
 
+use crate::backend::state::{IdleTimeouts, State};
 use crate::metrics::GaugeGuard;
 use crate::pool::Ticket;
+use crate::protocol::capability::Capabilities;
 use crate::reason::CloseReason;
 use crate::relay::Conn;
 
@@ -104,13 +107,14 @@ impl Session {
     /// A session for a client whose login has just been answered with OK.
     pub fn new(
         context: Arc<SessionContext>,
-        client: Conn,
+        mut client: Conn,
         login: Login,
         registration: Registration,
     ) -> Self {
         let carried = carried(&login);
         registration.set_target(&login.placement.target);
         registration.set_database(login.state.schema().cloned());
+        client.patience = Some(patience(&login.state));
         let now = Instant::now();
         Self {
             context,
@@ -152,7 +156,29 @@ impl Session {
     }
 }
 
+/// How long a client may take nothing of its answer: a little longer than its server has patience,
+/// which cannot be seen behind what the server has sent already.
+fn patience(state: &State) -> Duration {
+    const DEFAULT: u64 = 60;
+    const LONGER: u64 = 2;
+    let seconds = state
+        .get_named("net_write_timeout")
+        .and_then(|value| std::str::from_utf8(value.as_bytes()?).ok()?.parse().ok());
+    Duration::from_secs(seconds.unwrap_or(DEFAULT).saturating_add(LONGER))
+}
+
 fn carried(login: &Login) -> Carried {
     let virtuals = login.placement.target.dialer().virtuals();
-    Carried::new(login.state.clone(), &virtuals)
+    let mut carried = Carried::new(login.state.clone(), &virtuals);
+    carried.timeouts = own_timeouts(login);
+    carried
+}
+
+/// With what timeouts the session begins, if they are not the server's usual ones.
+fn own_timeouts(login: &Login) -> Option<IdleTimeouts> {
+    if !login.capabilities.contains(Capabilities::INTERACTIVE) {
+        return None;
+    }
+    let idle = login.placement.target.dialer().virtuals().idle?;
+    Some(idle.of_interactive()).filter(|own| *own != idle)
 }
