@@ -10,7 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
-use super::accounts::{BackendProver, Habit, LoggedIn, Logins, user_secrets};
+use super::accounts::{BackendProver, Habit, LoggedIn, Logins};
 use super::bind::BuildError;
 use super::counting::{Arrival, Connected};
 use super::failure::Failure;
@@ -117,11 +117,7 @@ impl Hall {
             logins: Arc::clone(&logins),
         };
         let auth = live.load().auth.clone();
-        let accounts = Arc::new(Accounts::new(
-            auth,
-            &user_secrets(secrets),
-            Arc::new(prover),
-        ));
+        let accounts = Arc::new(Accounts::new(auth, &secrets.users, Arc::new(prover)));
         let judge = Judge {
             accounts: Arc::clone(&accounts),
             rsa: Arc::new(RsaKey::generate()?),

@@ -127,6 +127,9 @@ impl Session {
                 if matches!(command, Command::StmtExecute | Command::StmtBulkExecute) {
                     work.plan.after.last_insert_id = true;
                     self.count_query();
+                } else {
+                    // MySQL's OK counts the warnings of the statement before, which may be Sidepool's.
+                    work.plan.before.empty_diagnostics = true;
                 }
                 self.carry_out(work).await
             }

@@ -10,17 +10,16 @@ use tracing::debug;
 use super::directory::Activity;
 use super::pending::Pending;
 use super::plan::{Place, Plan, Shown};
+use super::reach::Replayed;
 use super::{Session, patience};
-use crate::backend::connection::StatementError;
 use crate::backend::dialer::Dialer;
-use crate::backend::state::{DatabaseChange, Replay, State, replay};
+use crate::backend::state::State;
 use crate::metrics::Outcome;
 use crate::pool::{Lease, PooledConnection};
 use crate::protocol::capability::Capabilities;
 use crate::protocol::command::{Command, ResponseShape};
 use crate::protocol::response::Framing;
 use crate::reason::{PinReason, RetireReason};
-use crate::relay::own::OwnError;
 use crate::relay::{self, Answer, ErrorInfo, RelayError, Request, TrackerFilter, UploadError};
 
 /// Empties the diagnostics area on both servers. MariaDB 10.11 leaves it alone in statements without
@@ -210,80 +209,6 @@ impl Session {
         });
     }
 
-    /// Brings the connection just borrowed into the session's state. What cannot fail is only
-    /// appended to its output.
-    async fn replay(&mut self) -> Result<Replayed, Trouble> {
-        if !self.try_values().await? {
-            return Ok(Replayed::Again);
-        }
-        let Some(hold) = &mut self.hold else {
-            return Ok(Replayed::Again);
-        };
-        if hold.lease.state == self.carried.state {
-            return Ok(Replayed::Ready);
-        }
-        self.context.metrics.sessions.replays.inc(Outcome::Ok);
-        let Ok(replay) = replay(&hold.lease.state, &self.carried.state) else {
-            // A new connection: those the pool has were asked whether they fit. It is another
-            // session's.
-            self.give_back();
-            self.ticket = None;
-            return Ok(Replayed::Unreachable);
-        };
-        if let Some(sql) = &replay.set_sql {
-            hold.lease.put_query(sql);
-            self.own += 1;
-        }
-        match &replay.database {
-            DatabaseChange::None => {}
-            DatabaseChange::Pipelined(name) => {
-                hold.lease.put_command(Command::InitDb, name);
-                self.own += 1;
-            }
-            DatabaseChange::Awaited(name) => {
-                hold.lease.put_command(Command::InitDb, name);
-                return self.await_database(&replay).await;
-            }
-        }
-        hold.lease.state = self.carried.state.clone();
-        Ok(Replayed::Ready)
-    }
-
-    /// Sends a replay that may fail, because the database may be gone, and waits for its answers.
-    async fn await_database(&mut self, replay: &Replay) -> Result<Replayed, Trouble> {
-        self.own = 0;
-        let Some(hold) = &mut self.hold else {
-            return Ok(Replayed::Again);
-        };
-        let lease = &mut hold.lease;
-        let wanted = self.carried.state.clone();
-        let answered = async {
-            lease.send().await?;
-            if replay.set_sql.is_some() {
-                lease.read_ok().await?;
-                lease.state = wanted.with_schema(lease.state.schema().map(|name| &name[..]));
-            }
-            lease.read_ok().await?;
-            lease.state = wanted.clone();
-            Ok::<(), StatementError>(())
-        };
-        match answered.await {
-            Ok(()) => Ok(Replayed::Ready),
-            Err(StatementError::Own(OwnError::Server(error))) if lease.state != wanted => {
-                debug!(%error, "the session's database cannot be selected any more");
-                self.give_back();
-                self.set_state(wanted.with_schema(None));
-                Ok(Replayed::Again)
-            }
-            Err(error) => {
-                // Nothing of the client's was sent, so the next connection may try.
-                debug!(%error, "backend connection failed in a replay");
-                self.let_go(RetireReason::Broken);
-                Ok(Replayed::Again)
-            }
-        }
-    }
-
     /// Sends the command with what goes in front of it, and relays the answer.
     async fn attempt(&mut self, work: &Work) -> Attempt {
         let plan = &work.plan;
@@ -291,6 +216,9 @@ impl Session {
         let own = std::mem::take(&mut self.own);
         let client = self.client_framing();
         let first_seq = self.first_seq;
+        if matches!(work.body, Body::Streamed) {
+            self.client.stall = self.stall();
+        }
         let Some(hold) = &mut self.hold else {
             return Attempt::Failed(Trouble::BackendLost { forwarded: false });
         };
@@ -451,16 +379,6 @@ impl Session {
             session_track: has(Capabilities::SESSION_TRACK),
         }
     }
-}
-
-/// What became of a connection just borrowed.
-enum Replayed {
-    /// It is in the session's state, or will be when its output is sent.
-    Ready,
-    /// Another one is needed.
-    Again,
-    /// No replay brings it there.
-    Unreachable,
 }
 
 /// How one attempt ended.

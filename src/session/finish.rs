@@ -118,7 +118,10 @@ impl Session {
     /// What the command left in the diagnostics area: something of its own, nothing, or what there was.
     fn note_diagnostics(&mut self, answer: &Answer, work: &Work) {
         let looks_back = work.plan.after.looks_back;
-        let left = answer.error().is_some() || answer.warnings > 0 && !looks_back;
+        // The OK of a CALL counts no warnings, and yet there may be some (measured on both servers).
+        let called = work.plan.pins.has(PinReason::Routine)
+            || work.command == Command::StmtExecute && self.pinned.pins.has(PinReason::Routine);
+        let left = answer.error().is_some() || called || answer.warnings > 0 && !looks_back;
         let Some(hold) = &mut self.hold else { return };
         let any = self.carried.diagnostics.is_some() || hold.pending.diagnostics;
         if left {
@@ -257,7 +260,7 @@ impl Session {
         };
         let in_transaction = hold.pending.in_transaction(self.carried.status);
         if in_transaction || self.pinned.pins.any() {
-            let lexical = hold.pending.names_any(&LEXICAL);
+            let lexical = hold.pending.everything || hold.pending.names_any(&LEXICAL);
             let shown = hold.pending.shown != Shown::None;
             self.count_transaction(in_transaction);
             // A SET that changes how text is read must be known before the next statement is, and

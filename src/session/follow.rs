@@ -22,9 +22,6 @@ use crate::relay::own::OwnError;
 /// `ER_UNKNOWN_ERROR`
 const UNKNOWN: u16 = 1105;
 
-/// New connections that one command may find to be out of its session's reach.
-const MISFITS: usize = 3;
-
 /// Pause between two attempts to reach a backend that is down.
 const DIAL_AGAIN: Duration = Duration::from_millis(200);
 
@@ -179,34 +176,6 @@ impl Session {
         Ok(())
     }
 
-    /// A connection just opened cannot be brought into the session's state: since the session began,
-    /// variables of the server have changed that it may not set, or it is another server. What the
-    /// session has set itself is put on top of what a login shows now.
-    pub(super) async fn begin_anew(&mut self, misfits: usize) -> Result<(), Trouble> {
-        let unreachable = || Trouble::ReplayFailed(unreachable_state());
-        if misfits > MISFITS {
-            return Err(unreachable());
-        }
-        let key = &self.login.key;
-        // As at the session's login.
-        let collation = u8::try_from(self.login.client.collation).unwrap_or_default();
-        let target = self.target();
-        target.dialer().forget_globals();
-        let Ok(first) = target.first_state(key, collation).await else {
-            return Err(Trouble::BorrowTimeout);
-        };
-        let state = self.carried.state.rebase(&self.login.first, &first);
-        let state = state.ok_or_else(unreachable)?;
-        debug!(
-            client = self.me.id(),
-            "session begun anew on top of the server's changed variables"
-        );
-        self.login.first = first;
-        self.values = Values::Untried;
-        self.set_state(state);
-        Ok(())
-    }
-
     /// Sets values that this server has not accepted before, and waits for its OK: in one write with the client's
     /// command, that command would run without them if they were refused. `false`: another connection is needed.
     pub(super) async fn try_values(&mut self) -> Result<bool, Trouble> {
@@ -250,6 +219,11 @@ impl Session {
         }
     }
 
+    /// The session's values are no longer known to be accepted.
+    pub(super) const fn untry_values(&mut self) {
+        self.values = Values::Untried;
+    }
+
     /// The session begins anew, in the state of its login.
     pub(super) fn placed_by_login(&mut self) {
         self.values = Values::Accepted;
@@ -273,16 +247,6 @@ fn not_movable() -> Trouble {
         sqlstate: *b"HY000",
         message: message.as_bytes().into(),
     })
-}
-
-fn unreachable_state() -> ErrorInfo {
-    ErrorInfo {
-        code: 1235,
-        sqlstate: *b"42000",
-        message: b"Sidepool cannot set this session's variables on the database server any more"
-            .to_vec()
-            .into_boxed_slice(),
-    }
 }
 
 fn error_info(error: &crate::protocol::handshake::ServerError) -> ErrorInfo {

@@ -18,6 +18,7 @@ pub mod memory;
 pub mod pending;
 pub mod pins;
 pub mod plan;
+mod reach;
 mod relogin;
 pub mod scan;
 mod settle;

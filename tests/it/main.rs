@@ -4,7 +4,6 @@
     clippy::unwrap_used,
     clippy::expect_used,
     unreachable_pub,
-    dead_code,
     reason = "tests"
 )]
 
@@ -14,9 +13,11 @@ mod faults;
 mod harness;
 mod hazards;
 mod lifecycle;
+mod limits;
 mod login;
 mod pooling;
 mod regressions;
+mod relaying;
 mod state_faults;
 mod support;
 mod timeouts;

@@ -162,7 +162,7 @@ mod tests {
         Way {
             address,
             user: "probe".into(),
-            password: Secret::new("pw"),
+            password: Secret::new(b"pw"),
             greeted: Greeted {
                 version: version.into(),
                 capabilities,
@@ -207,7 +207,7 @@ mod tests {
         assert!(!suits(&mysql), "it would send the password by RSA");
         mysql.backend.allow_public_key_retrieval = true;
         assert!(suits(&mysql));
-        mysql.password = Secret::new(&b"\xff"[..]);
+        mysql.password = Secret::new(b"\xff");
         assert!(!suits(&mysql));
         let mut socket = way(Address::Unix("/run/s".into()), tls, "9.7.4");
         let opts = options(&socket);

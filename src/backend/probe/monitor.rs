@@ -67,7 +67,7 @@ type Round = (Option<Link>, Result<Observation, ProbeError>);
 impl MonitorAccount {
     /// The account; without a password file its password is empty.
     pub fn new(user: &str, password: Option<&Secret>) -> Self {
-        let password = password.cloned().unwrap_or_else(|| Secret::new(""));
+        let password = password.cloned().unwrap_or_else(|| Secret::new(b""));
         Self {
             user: user.into(),
             password: Arc::new(ArcSwap::from_pointee(password)),
@@ -76,7 +76,7 @@ impl MonitorAccount {
 
     /// The password of future logins.
     pub fn set_password(&self, password: Option<&Secret>) {
-        let password = password.cloned().unwrap_or_else(|| Secret::new(""));
+        let password = password.cloned().unwrap_or_else(|| Secret::new(b""));
         self.password.store(Arc::new(password));
     }
 }

@@ -160,8 +160,12 @@ fn values_made_in_code_are_checked_too() {
     );
 }
 
+/// Nothing that warns by itself.
+const QUIET: &str = "listener = [{ address = '127.0.0.1:3306' }]";
+
 #[test]
-fn a_listener_that_others_reach_warns() {
+fn warnings_by_what_causes_them() {
+    assert_eq!(valid(QUIET).warnings(), []);
     for (toml, subjects) in [
         ("", &["auth.allow", "listener[0].tls"][..]),
         ("auth.allow = [{}]", &["listener[0].tls"]),
@@ -182,13 +186,19 @@ fn a_listener_that_others_reach_warns() {
             .collect();
         assert_eq!(found, subjects, "{toml}");
     }
+    for toml in [
+        "admin.address = '0.0.0.0:9136'\nadmin.token_file = '/t'",
+        "client.idle_timeout = '1m'\nclient.idle_mode = 'observe'",
+        "client.idle_timeout = '0s'",
+        "client.rule = [{ user = 'a' }, { on_pin = 'warn' }]",
+        "backend.tls = { mode = 'verify_ca', ca = '/ca' }",
+    ] {
+        assert_eq!(valid(&format!("{QUIET}\n{toml}")).warnings(), [], "{toml}");
+    }
 }
 
 #[test]
-fn warnings_by_what_causes_them() {
-    // Nothing that warns by itself.
-    const QUIET: &str = "listener = [{ address = '127.0.0.1:3306' }]";
-    assert_eq!(valid(QUIET).warnings(), []);
+fn each_doubtful_setting_warns_of_itself_alone() {
     for (toml, subject) in [
         (
             "backend.monitor_user = 'm'",
@@ -225,14 +235,5 @@ fn warnings_by_what_causes_them() {
             .map(|w| w.subject)
             .collect();
         assert_eq!(found, [subject], "{toml}");
-    }
-    for toml in [
-        "admin.address = '0.0.0.0:9136'\nadmin.token_file = '/t'",
-        "client.idle_timeout = '1m'\nclient.idle_mode = 'observe'",
-        "client.idle_timeout = '0s'",
-        "client.rule = [{ user = 'a' }, { on_pin = 'warn' }]",
-        "backend.tls = { mode = 'verify_ca', ca = '/ca' }",
-    ] {
-        assert_eq!(valid(&format!("{QUIET}\n{toml}")).warnings(), [], "{toml}");
     }
 }
