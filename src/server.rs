@@ -12,6 +12,7 @@ mod failure;
 mod front;
 mod readmission;
 mod reload;
+mod roles;
 mod snapshots;
 mod targets;
 
@@ -97,7 +98,11 @@ impl Server {
             .process
             .config_loaded(&settings.checksum(), SystemTime::now());
         let live = Arc::new(Live::new(settings));
-        let targets = Arc::new(Targets::new(&live, &metrics)?);
+        let targets = Arc::new(Targets::new(
+            &live,
+            &metrics,
+            secrets.monitor_password.as_ref(),
+        )?);
         let (reloaded, reloads) = watch::channel(0);
         let hall = Hall::new(&live, &metrics, &targets, &secrets, reloads)?;
         let tls = bind::listeners_tls(&live.load())?;
@@ -167,9 +172,12 @@ impl Server {
 
     fn start_background(&mut self, stages: &Stages) {
         let reloads = self.reloader.reloaded.subscribe();
-        self.hall
-            .targets
-            .start(&self.background, &reloads, &stages.shutdown);
+        self.hall.targets.start(
+            &self.background,
+            &reloads,
+            &stages.shutdown,
+            &self.admin.readiness,
+        );
         for (listener, scope) in self.admin_listeners.drain(..) {
             let (admin, shutdown) = (Arc::clone(&self.admin), stages.shutdown.clone());
             self.background
@@ -201,13 +209,11 @@ impl Server {
         }
         let tls = settings.backend.tls.mode;
         for member in self.hall.targets.members() {
-            let role = bind::role_word(member.role);
-            info!(address = member.name, role, %tls, "database server");
+            info!(address = member.name, %tls, "database server");
         }
-        if settings.backend.addresses.len() > 1 {
-            warn!(
-                "several database servers: the first is taken to be the writer, the others replicas"
-            );
+        if settings.backend.monitor_user.is_some() {
+            let every = settings.backend.probe_interval;
+            info!(?every, "database servers are probed");
         }
     }
 }

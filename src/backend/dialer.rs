@@ -13,7 +13,7 @@ use super::connection::{BackendConnection, StatementError};
 use super::dial::Address;
 use super::facts::{Greeted, ServerFacts, ServerLimits, Virtuals};
 use super::key::PoolKey;
-use super::login::{self, Denial, LoginError, LoginParams};
+use super::login::{self, Denial, LoggedIn, LoginError, LoginParams};
 use super::setup::{self, SetUp, greeted};
 use super::state::{Baselines, KnownTransitions, State, StateIds};
 use super::tls::BackendTls;
@@ -161,6 +161,19 @@ impl Dialer {
         self.0.limits.subscribe()
     }
 
+    /// A probe read the server's limits; whatever it could not read stays as it is.
+    pub fn learn_limits(&self, seen: &ServerLimits) {
+        self.0.limits.send_if_modified(|known| {
+            let now = ServerLimits {
+                max_connections: seen.max_connections.or(known.max_connections),
+                wait_timeout: seen.wait_timeout.or(known.wait_timeout),
+            };
+            let changed = *known != now;
+            *known = now;
+            changed
+        });
+    }
+
     /// First states by account, charset and capabilities.
     pub fn baselines(&self) -> &Baselines<BaselineKey> {
         &self.0.baselines
@@ -241,9 +254,10 @@ impl Dialer {
         collation: u8,
         proof: ProofDemand,
     ) -> Result<(BackendConnection, Proof), DialError> {
+        let user = Bytes::copy_from_slice(key.credentials().user());
         let params = LoginParams {
             proof,
-            ..self.params(key, secret, collation)
+            ..self.params(user, key.bits(), secret, collation)
         };
         let read_at = Instant::now();
         let logged_in = login::login(&self.0.address, &params).await;
@@ -271,18 +285,35 @@ impl Dialer {
         Ok((connection, proof))
     }
 
-    fn params(&self, key: &PoolKey, secret: Secret, collation: u8) -> LoginParams {
+    /// Logs in with a secret and leaves it at that: nothing is set up, and only the greeting remembered. Not to be
+    /// cancelled.
+    ///
+    /// # Errors
+    /// [`LoginError`].
+    pub(super) async fn log_in_only(
+        &self,
+        user: Bytes,
+        secret: Secret,
+    ) -> Result<LoggedIn, LoginError> {
+        let params = self.params(user, KeyBits::default(), secret, DEFAULT_COLLATION);
+        let logged_in = login::login(&self.0.address, &params).await?;
+        let greeted = greeted(&logged_in.greeting);
+        self.0.greeted.store(Some(Arc::new(greeted)));
+        Ok(logged_in)
+    }
+
+    fn params(&self, user: Bytes, bits: KeyBits, secret: Secret, collation: u8) -> LoginParams {
         let settings = self.0.settings.load();
         let attribute = (
             Bytes::from_static(b"program_name"),
             Bytes::from_static(b"sidepool"),
         );
         LoginParams {
-            user: Bytes::copy_from_slice(key.credentials().user()),
+            user,
             secret,
             database: None,
             collation,
-            wanted: key.bits().capabilities(),
+            wanted: bits.capabilities(),
             attributes: vec![attribute],
             tls: self.0.tls.clone(),
             timeout: settings.backend.connect_timeout,

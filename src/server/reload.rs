@@ -77,6 +77,8 @@ impl Reloader {
         let changes = self.live.apply(&new)?;
         let now = self.live.snapshot();
         self.accounts.reload(now.auth.clone(), &secrets.users);
+        self.targets
+            .set_monitor_password(secrets.monitor_password.as_ref());
         self.reload_certificates(&now);
         self.logging.set_level(&now.log.level);
         for member in self.targets.members() {

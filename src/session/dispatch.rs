@@ -209,7 +209,8 @@ impl Session {
     }
 
     async fn ping(&mut self, packet: BytesMut, began: Instant) -> Flow {
-        let healthy = self.context.target.is_reachable();
+        let healthy =
+            self.target().is_reachable() && self.context.route.holds(&self.login.placement);
         if self.hold.is_none() && healthy && self.effective().ping == PingMode::Local {
             self.context
                 .metrics

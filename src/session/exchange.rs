@@ -3,9 +3,6 @@
 //! What may be run again and what may not is decided here, by the rule of DESIGN 9: only a command
 //! of which it is certain that the server never read it is sent a second time.
 
-use std::future::poll_fn;
-use std::time::Duration;
-
 use bytes::BytesMut;
 use tokio::time::Instant;
 use tracing::debug;
@@ -15,10 +12,10 @@ use super::pending::Pending;
 use super::plan::{Place, Plan, Shown};
 use super::reach::Replayed;
 use super::{Session, patience};
-use crate::backend::dialer::{DialError, Dialer};
+use crate::backend::dialer::Dialer;
 use crate::backend::state::State;
 use crate::metrics::Outcome;
-use crate::pool::{BorrowError, Connector, Lease, PooledConnection};
+use crate::pool::{Lease, PooledConnection};
 use crate::protocol::capability::Capabilities;
 use crate::protocol::command::{Command, ResponseShape};
 use crate::protocol::response::Framing;
@@ -30,8 +27,6 @@ use crate::relay::{self, Answer, ErrorInfo, RelayError, Request, TrackerFilter, 
 const EMPTY_DIAGNOSTICS: &[u8] = b"DO (SELECT COUNT(*) FROM (SELECT 1) AS t)";
 /// Notices that a server sends before it reads a command: idle too long, shutdown, killed.
 const NOT_READ: [u16; 3] = [4031, 1053, 1927];
-/// Pause between two attempts to reach a backend that is down.
-const DIAL_AGAIN: Duration = Duration::from_millis(200);
 /// Times that one command may meet a connection that died idle.
 const RETRIES: usize = 8;
 
@@ -155,6 +150,9 @@ impl Session {
 
     /// Makes sure that the session holds a backend connection in its own state.
     async fn acquire(&mut self, plan: &Plan, began: Instant) -> Result<(), Trouble> {
+        if self.is_stranded() {
+            return Err(self.lost(RetireReason::TargetLost, false));
+        }
         if let Some(hold) = &mut self.hold {
             // A transaction or a pin is lost with its connection; nothing can bring it back.
             if !hold.lease.is_silent() {
@@ -170,7 +168,7 @@ impl Session {
         }
         if let Place::Previous(reason) = plan.place {
             let ticket = self.ticket.take();
-            let lease = ticket.and_then(|ticket| self.context.target.pool().reborrow(ticket));
+            let lease = ticket.and_then(|ticket| self.target().pool().reborrow(ticket));
             self.take(lease.ok_or(Trouble::NotKept(reason))?);
             return Ok(());
         }
@@ -182,29 +180,17 @@ impl Session {
         self.me.set_activity(Activity::Waiting);
         let mut misfits = 0;
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let pool = self.context.target.pool();
-            let client = &mut self.client;
-            let borrowed = tokio::select! {
-                biased;
-                borrowed = pool.borrow(&self.login.key, &self.carried.state, left) => borrowed,
-                // Or the queue would fill with statements of clients that no longer wait for them.
-                _ = poll_fn(|cx| client.poll_gone(cx)) => return Err(Trouble::ClientGone),
-            };
-            match borrowed {
-                Ok(lease) => {
-                    self.take(lease);
-                    self.me.set_activity(Activity::Active);
-                    match self.replay().await? {
-                        Replayed::Ready => return Ok(()),
-                        Replayed::Again => {}
-                        Replayed::Unreachable => {
-                            misfits += 1;
-                            self.begin_anew(misfits).await?;
-                        }
+            if let Some(lease) = self.borrow_once(deadline).await? {
+                self.take(lease);
+                self.me.set_activity(Activity::Active);
+                match self.replay().await? {
+                    Replayed::Ready => return Ok(()),
+                    Replayed::Again => {}
+                    Replayed::Unreachable => {
+                        misfits += 1;
+                        self.begin_anew(misfits).await?;
                     }
                 }
-                Err(error) => self.borrow_failed(error, deadline).await?,
             }
         }
     }
@@ -221,34 +207,6 @@ impl Session {
             pending,
             fresh: true,
         });
-    }
-
-    /// Waits a little if trying again may help.
-    async fn borrow_failed(
-        &mut self,
-        error: BorrowError<DialError>,
-        deadline: Instant,
-    ) -> Result<(), Trouble> {
-        let cause = match error {
-            BorrowError::Timeout { .. } => return Err(Trouble::BorrowTimeout),
-            BorrowError::Closed => return Err(Trouble::Closing),
-            BorrowError::Connect(cause) => cause,
-        };
-        let refused = match &*cause {
-            DialError::Login(error) => error.server_error(),
-            DialError::SetUp(_) | DialError::NoSecret | DialError::NoBaseline => None,
-        };
-        match refused {
-            Some(error) if Dialer::is_denied(&cause) => Err(Trouble::Denied(error_info(error))),
-            Some(error) => Err(Trouble::Refused(error_info(error))),
-            None if Dialer::is_denied(&cause) => Err(Trouble::Denied(access_denied())),
-            None if Instant::now() + DIAL_AGAIN < deadline => {
-                debug!(error = %cause, "backend not reached; trying again");
-                tokio::time::sleep(DIAL_AGAIN).await;
-                Ok(())
-            }
-            None => Err(Trouble::BorrowTimeout),
-        }
     }
 
     /// Sends the command with what goes in front of it, and relays the answer.
@@ -429,22 +387,4 @@ enum Attempt {
     /// The server never read the command.
     NotRead,
     Failed(Trouble),
-}
-
-fn error_info(error: &crate::protocol::handshake::ServerError) -> ErrorInfo {
-    ErrorInfo {
-        code: error.code,
-        sqlstate: error.sqlstate.0,
-        message: error.message.to_vec().into_boxed_slice(),
-    }
-}
-
-fn access_denied() -> ErrorInfo {
-    ErrorInfo {
-        code: 1045,
-        sqlstate: *b"28000",
-        message: b"Access denied: the database no longer accepts this account's password"
-            .to_vec()
-            .into_boxed_slice(),
-    }
 }

@@ -34,8 +34,8 @@ impl Session {
         self.me.set_activity(Activity::Active);
         // From before the statement until all is noted: a login that follows the client's answer at
         // once must see what it changed.
-        let dialer = self.context.target.dialer();
-        let _changing = (work.plan.after.globals).then(|| dialer.changing_globals());
+        let _changing =
+            (work.plan.after.globals).then(|| self.target().dialer().changing_globals());
         match self.exchange(&work).await {
             Ok(answer) => {
                 self.context
@@ -84,7 +84,7 @@ impl Session {
         if let (Some(before), None) = (before, &self.hold)
             && before != self.carried.state
         {
-            let known = self.context.target.transitions();
+            let known = self.target().transitions();
             let began = work.began.into_std();
             known.insert(&before, work.text(), self.carried.state.clone(), began);
         }
@@ -103,7 +103,7 @@ impl Session {
         if !work.plan.after.plain_set || self.pinned.pins.any() {
             return;
         }
-        let target = &self.context.target;
+        let target = self.target();
         let age = self.context.settings.load().auth.recheck;
         let known = target
             .transitions()

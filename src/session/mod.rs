@@ -10,6 +10,7 @@ mod dispatch;
 mod exchange;
 mod farewell;
 mod finish;
+mod follow;
 mod idle;
 mod kill;
 mod local;
@@ -33,6 +34,7 @@ use tracing::debug;
 use context::{Login, SessionContext};
 use directory::Registration;
 use exchange::Hold;
+use follow::Values;
 use memory::Carried;
 use pins::Pins;
 
@@ -51,6 +53,8 @@ pub struct Session {
     me: Registration,
     carried: Carried,
     pinned: Pinned,
+    /// Whether the server that serves it has accepted what it carries.
+    values: Values,
     /// The backend connection it holds, if any.
     hold: Option<Hold>,
     /// The connection it gave back last, which may still be free.
@@ -108,7 +112,8 @@ impl Session {
         login: Login,
         registration: Registration,
     ) -> Self {
-        let carried = carried(&context, &login);
+        let carried = carried(&login);
+        registration.set_target(&login.placement.target);
         registration.set_database(login.state.schema().cloned());
         client.patience = Some(patience(&login.state));
         let now = Instant::now();
@@ -119,6 +124,7 @@ impl Session {
             me: registration,
             carried,
             pinned: Pinned::default(),
+            values: Values::Accepted,
             hold: None,
             ticket: None,
             own: 0,
@@ -162,18 +168,18 @@ fn patience(state: &State) -> Duration {
     Duration::from_secs(seconds.unwrap_or(DEFAULT).saturating_add(LONGER))
 }
 
-fn carried(context: &SessionContext, login: &Login) -> Carried {
-    let virtuals = context.target.dialer().virtuals();
+fn carried(login: &Login) -> Carried {
+    let virtuals = login.placement.target.dialer().virtuals();
     let mut carried = Carried::new(login.state.clone(), &virtuals);
-    carried.timeouts = own_timeouts(context, login);
+    carried.timeouts = own_timeouts(login);
     carried
 }
 
 /// With what timeouts the session begins, if they are not the server's usual ones.
-fn own_timeouts(context: &SessionContext, login: &Login) -> Option<IdleTimeouts> {
+fn own_timeouts(login: &Login) -> Option<IdleTimeouts> {
     if !login.capabilities.contains(Capabilities::INTERACTIVE) {
         return None;
     }
-    let idle = context.target.dialer().virtuals().idle?;
+    let idle = login.placement.target.dialer().virtuals().idle?;
     Some(idle.of_interactive()).filter(|own| *own != idle)
 }

@@ -29,6 +29,9 @@ impl Session {
     /// Brings the connection just borrowed into the session's state. What cannot fail is only
     /// appended to its output.
     pub(super) async fn replay(&mut self) -> Result<Replayed, Trouble> {
+        if !self.try_values().await? {
+            return Ok(Replayed::Again);
+        }
         let Some(hold) = &mut self.hold else {
             return Ok(Replayed::Again);
         };
@@ -73,7 +76,7 @@ impl Session {
         let key = &self.login.key;
         // As at the session's login.
         let collation = u8::try_from(self.login.client.collation).unwrap_or_default();
-        let target = &self.context.target;
+        let target = self.target();
         target.dialer().forget_globals();
         let Ok(first) = target.first_state(key, collation).await else {
             return Err(Trouble::BorrowTimeout);
@@ -85,6 +88,7 @@ impl Session {
             "session begun anew on top of the server's changed variables"
         );
         self.login.first = first;
+        self.untry_values();
         self.set_state(state);
         Ok(())
     }

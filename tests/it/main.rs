@@ -7,6 +7,7 @@
     reason = "tests"
 )]
 
+mod backends;
 mod bad_input;
 mod faults;
 mod harness;

@@ -41,6 +41,10 @@ const BROKEN: &[(&str, &str)] = &[
         "backend.monitor_user: not set, although",
     ),
     (
+        "backend.monitor_user = 'm'\npool.max_connections = 1",
+        "pool.max_connections: must be at least 2",
+    ),
+    (
         "client.handshake_timeout = '0s'",
         "client.handshake_timeout: must be longer",
     ),
@@ -196,6 +200,10 @@ fn warnings_by_what_causes_them() {
 #[test]
 fn each_doubtful_setting_warns_of_itself_alone() {
     for (toml, subject) in [
+        (
+            "backend.monitor_user = 'm'",
+            "backend.monitor_password_file",
+        ),
         ("admin.address = '0.0.0.0:9136'", "admin.token_file"),
         ("client.idle_timeout = '1m'", "client.idle_timeout"),
         (
