@@ -36,6 +36,7 @@ use crate::config::{Environment, Live, Secrets, Settings};
 use crate::drain::{Drained, Ending, Request, Signals, Stages};
 use crate::logging::Logging;
 use crate::metrics::Metrics;
+use crate::session::directory::Directory;
 
 /// How long background work may take to end.
 const FINISH: Duration = Duration::from_secs(6);
@@ -98,8 +99,8 @@ impl Server {
             .config_loaded(&settings.checksum(), SystemTime::now());
         let live = Arc::new(Live::new(settings));
         let targets = Arc::new(Targets::new(&live, &metrics)?);
-        let (reloaded, reloads) = watch::channel(0);
-        let hall = Hall::new(&live, &metrics, &targets, &secrets, reloads)?;
+        let (reloaded, _) = watch::channel(0);
+        let hall = Hall::new(&live, &metrics, &targets, &secrets)?;
         let tls = bind::listeners_tls(&live.load())?;
         let fronts = bind::fronts(&hall, &tls).await?;
         let admin_listeners = bind::admin_listeners(&live.load()).await?;
@@ -170,6 +171,9 @@ impl Server {
         self.hall
             .targets
             .start(&self.background, &reloads, &stages.shutdown);
+        let directory = Arc::clone(&self.hall.directory);
+        self.background
+            .spawn(tell(directory, reloads, stages.clone()));
         for (listener, scope) in self.admin_listeners.drain(..) {
             let (admin, shutdown) = (Arc::clone(&self.admin), stages.shutdown.clone());
             self.background
@@ -225,6 +229,21 @@ fn admin_context(hall: &Hall, readiness: Readiness, token: Option<Token>) -> Arc
         sources,
         token,
     })
+}
+
+/// Lets the sessions know of changed settings and, at last, of the stages of the end.
+async fn tell(directory: Arc<Directory>, mut reloads: watch::Receiver<u64>, stages: Stages) {
+    loop {
+        tokio::select! {
+            Ok(()) = reloads.changed() => directory.settings_changed(),
+            () = stages.drain.cancelled() => break,
+        }
+    }
+    directory.begin_drain();
+    tokio::select! {
+        () = stages.cut.cancelled() => directory.cut(),
+        () = stages.shutdown.cancelled() => {}
+    }
 }
 
 /// Waits for a signal that asks for the end; reloads at those that ask for it.

@@ -1,14 +1,15 @@
 //! What becomes of an accepted connection: login, first state, database, session.
 
 use std::borrow::Cow;
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::{OwnedSemaphorePermit, watch};
-use tokio_util::sync::CancellationToken;
-use tracing::{debug, info};
+use tokio::sync::OwnedSemaphorePermit;
+use tracing::debug;
 
 use super::accounts::{BackendProver, Habit, LoggedIn, Logins, user_secrets};
 use super::bind::BuildError;
@@ -78,7 +79,7 @@ struct Attendance {
     connected: Connected,
     client: u32,
     identity: Arc<Identity>,
-    cut: CancellationToken,
+    directory: Arc<Directory>,
     _logged_in: LoggedIn,
     _permit: OwnedSemaphorePermit,
 }
@@ -96,7 +97,6 @@ impl Hall {
         metrics: &Arc<Metrics>,
         targets: &Arc<Targets>,
         secrets: &Secrets,
-        reloaded: watch::Receiver<u64>,
     ) -> Result<Arc<Self>, BuildError> {
         let directory = Arc::new(Directory::default());
         let logins = Arc::new(Logins::default());
@@ -133,8 +133,6 @@ impl Hall {
                 target: targets.members()[place].target.clone(),
                 directory: Arc::clone(&directory),
                 scanner: Scanner::default(),
-                drain: stages.drain.clone(),
-                reloaded: reloaded.clone(),
                 readmission: Arc::new(readmission),
             })
         });
@@ -248,13 +246,13 @@ impl Front {
             connected: arrival.logged_in(path, tls),
             client: registration.id(),
             identity: registration.identity(),
-            cut: self.hall.stages.cut.clone(),
+            directory: Arc::clone(&self.hall.directory),
             _logged_in: logged_in,
             _permit: permit,
         };
         let session = Session::new(context, Conn::new(stream), login, registration);
         let clients = &self.hall.stages.clients;
-        clients.spawn(attendance.until_the_end(Box::pin(session.run())));
+        clients.spawn(attendance.until_the_end(Box::pin(Box::new(session).run())));
     }
 }
 
@@ -265,18 +263,38 @@ impl Attendance {
             let (user, source, tls) = shown(&self.identity);
             debug!(client, user = &*user, source, tls, "client logged in");
         }
-        let reason = tokio::select! {
-            reason = &mut session => reason,
-            () = self.cut.cancelled() => CloseReason::Drain,
-        };
-        let (user, source, _) = shown(&self.identity);
-        match reason {
-            CloseReason::Quit | CloseReason::ClientGone | CloseReason::Drain => {
-                debug!(client, %reason, user = &*user, source, "client closed");
+        let mut listening = None;
+        let ended = poll_fn(|cx| {
+            if let Poll::Ready(reason) = session.as_mut().poll(cx) {
+                return Poll::Ready(Some(reason));
             }
-            _ => info!(client, %reason, user = &*user, source, "client closed"),
-        }
+            self.listen(cx.waker(), &mut listening);
+            match self.directory.news().cutting() {
+                true => Poll::Ready(None),
+                false => Poll::Pending,
+            }
+        });
+        let reason = match ended.await {
+            // It has logged its end itself.
+            Some(reason) => reason,
+            None => {
+                let (user, source, _) = shown(&self.identity);
+                debug!(client, user = &*user, source, "client cut off");
+                CloseReason::Drain
+            }
+        };
         self.connected.closed(reason);
+    }
+
+    /// Lets the directory wake this task, whatever the session does.
+    fn listen(&self, waker: &Waker, listening: &mut Option<Waker>) {
+        let known = listening.as_ref();
+        if !known.is_some_and(|known| known.will_wake(waker))
+            && let Some(entry) = self.directory.get(self.client)
+        {
+            entry.wake_by(waker);
+            *listening = Some(waker.clone());
+        }
     }
 }
 
@@ -354,7 +372,7 @@ pub(super) async fn begin(
         ..LoginOk::default()
     };
     let identity = identity(facts, tls);
-    let client = Arc::new(facts.clone());
+    let client = Arc::new(kept(facts));
     let login = Login {
         key,
         capabilities: facts.capabilities,
@@ -379,14 +397,13 @@ fn announced_database(member: &Member, state: &State) -> Bytes {
 }
 
 fn identity(facts: &ClientFacts, tls: bool) -> Identity {
-    let named = |(name, _): &&(Bytes, Bytes)| name == &b"program_name"[..];
     Identity {
         user: facts.account.user().clone(),
         program_name: facts
             .attributes
             .iter()
-            .find(named)
-            .map(|(_, value)| value.clone()),
+            .find(is_program_name)
+            .map(|(_, value)| Bytes::copy_from_slice(value)),
         source: facts
             .peer
             .ip()
@@ -394,6 +411,23 @@ fn identity(facts: &ClientFacts, tls: bool) -> Identity {
         tls,
         account_id: facts.account.id().get(),
     }
+}
+
+/// What is kept of a client's login: copies, since a slice would keep the whole packet.
+fn kept(facts: &ClientFacts) -> ClientFacts {
+    let copy = |bytes: &Bytes| Bytes::copy_from_slice(bytes);
+    let named = facts.attributes.iter().filter(is_program_name);
+    ClientFacts {
+        database: facts.database.as_ref().map(copy),
+        attributes: named
+            .map(|(name, value)| (copy(name), copy(value)))
+            .collect(),
+        ..facts.clone()
+    }
+}
+
+fn is_program_name((name, _): &&(Bytes, Bytes)) -> bool {
+    name == &b"program_name"[..]
 }
 
 /// The status flags of a session that is in no transaction.

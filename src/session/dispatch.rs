@@ -22,6 +22,7 @@ impl Session {
     pub(super) async fn command(&mut self) -> Flow {
         let began = Instant::now();
         self.observe_gap(began);
+        self.clock.answered = None;
         let packet = match self.read_command().await {
             Ok(packet) => packet,
             Err(flow) => return flow,
@@ -34,7 +35,7 @@ impl Session {
             // A command of no bytes: what MySQL says to it.
             return self.answer_unknown().await;
         };
-        self.me.touch(true);
+        self.me.command_began(began);
         self.context
             .metrics
             .queries
@@ -70,7 +71,10 @@ impl Session {
                     if self.client.input.len() > HEADER_LEN {
                         return Ok(None);
                     }
-                } else if self.client.input.len() >= HEADER_LEN + header.len {
+                } else if self.client.input.len() == HEADER_LEN + header.len {
+                    // The buffer itself, which nearly always holds one command.
+                    return Ok(Some(std::mem::take(&mut self.client.input)));
+                } else if self.client.input.len() > HEADER_LEN + header.len {
                     return Ok(Some(self.client.input.split_to(HEADER_LEN + header.len)));
                 } else {
                     let missing = HEADER_LEN + header.len - self.client.input.len();

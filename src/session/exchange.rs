@@ -42,6 +42,17 @@ pub(super) struct Hold {
     pub(super) pending: Pending,
     /// No command of the session has run on it in this borrow.
     pub(super) fresh: bool,
+    /// What has become of the session's state that it was borrowed for.
+    pub(super) replay: Replaying,
+}
+
+/// A replay of session state onto a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Replaying {
+    /// None was needed, or its answers have come.
+    Over,
+    /// It goes in front of the client's command.
+    Unanswered,
 }
 
 /// A command to be carried out.
@@ -172,10 +183,10 @@ impl Session {
     }
 
     async fn borrow(&mut self, began: Instant) -> Result<(), Trouble> {
-        let deadline = began + self.context.settings.load().pool.borrow_timeout;
+        let mut left = self.context.settings.load().pool.borrow_timeout;
+        let deadline = began + left;
         self.me.set_activity(Activity::Waiting);
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
             let pool = self.context.target.pool();
             match pool
                 .borrow(&self.login.key, &self.carried.state, left)
@@ -190,6 +201,7 @@ impl Session {
                 }
                 Err(error) => self.borrow_failed(error, deadline).await?,
             }
+            left = deadline.saturating_duration_since(Instant::now());
         }
     }
 
@@ -204,6 +216,7 @@ impl Session {
             lease,
             pending,
             fresh: true,
+            replay: Replaying::Over,
         });
     }
 
@@ -244,12 +257,12 @@ impl Session {
         if hold.lease.state == self.carried.state {
             return Ok(true);
         }
-        self.context.metrics.sessions.replays.inc(Outcome::Ok);
         let Ok(replay) = replay(&hold.lease.state, &self.carried.state) else {
             // The pool was told that it fits; a state that changed meanwhile is no reason to go on.
             self.let_go(RetireReason::Dirty);
             return Ok(false);
         };
+        hold.replay = Replaying::Unanswered;
         if let Some(sql) = &replay.set_sql {
             hold.lease.put_query(sql);
             self.own += 1;
@@ -288,7 +301,11 @@ impl Session {
             Ok::<(), StatementError>(())
         };
         match answered.await {
-            Ok(()) => Ok(true),
+            Ok(()) => {
+                hold.replay = Replaying::Over;
+                self.context.metrics.sessions.replays.inc(Outcome::Ok);
+                Ok(true)
+            }
             Err(StatementError::Own(OwnError::Server(error))) if lease.state != wanted => {
                 debug!(%error, "the session's database cannot be selected any more");
                 self.give_back();
@@ -321,9 +338,8 @@ impl Session {
         let mut first_seq = first_seq;
         match &work.body {
             Body::Whole(packet) => {
-                hold.lease.conn.output.extend_from_slice(packet);
                 // What the server said before it went away is still to be read: relay does.
-                let _ = hold.lease.conn.send().await;
+                let _ = hold.lease.conn.send_with(packet).await;
             }
             Body::Streamed => {
                 match relay::upload(&mut self.client, &mut hold.lease.conn, own).await {
@@ -354,15 +370,30 @@ impl Session {
             status: self.carried.status,
         };
         let sent = Instant::now();
-        let relayed = relay::relay(&mut self.client, &mut hold.lease.conn, request).await;
-        self.context
-            .metrics
-            .queries
-            .database
-            .observe(sent.elapsed());
-        match relayed {
-            Ok(answer) => Attempt::Answered(answer),
+        match relay::relay(&mut self.client, &mut hold.lease.conn, request).await {
+            Ok(answer) => {
+                self.count_answer(&answer, sent, work.began);
+                Attempt::Answered(answer)
+            }
             Err(error) => self.relay_failed(error, repeatable),
+        }
+    }
+
+    /// Counts what an answer that is over took, and the replay that was answered in front of it.
+    fn count_answer(&mut self, answer: &Answer, sent: Instant, began: Instant) {
+        let metrics = &self.context.metrics;
+        if let Some(begun) = answer.begun {
+            let took = begun.saturating_duration_since(sent);
+            metrics.queries.database.observe(took);
+        }
+        let now = Instant::now();
+        let took = now.saturating_duration_since(began);
+        metrics.queries.response.observe(took);
+        self.clock.answered = Some(now);
+        if let Some(hold) = &mut self.hold
+            && std::mem::replace(&mut hold.replay, Replaying::Over) == Replaying::Unanswered
+        {
+            metrics.sessions.replays.inc(Outcome::Ok);
         }
     }
 

@@ -34,11 +34,6 @@ impl Session {
         self.me.set_activity(Activity::Active);
         match self.exchange(&work).await {
             Ok(answer) => {
-                self.context
-                    .metrics
-                    .queries
-                    .response
-                    .observe(work.began.elapsed());
                 self.count_bytes(work.len(), answer.bytes);
                 self.answered(&answer, &work).await
             }

@@ -1,18 +1,19 @@
-//! Waiting for the client's next command, holding no buffer and one timer.
+//! Waiting for the client's next command: no buffer, and nothing registered anew for each command.
 
 use std::future::{Future, poll_fn};
 use std::io;
 use std::mem::MaybeUninit;
-use std::pin::{Pin, pin};
-use std::task::{Context, Poll};
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, ReadBuf};
-use tokio::time::Instant;
+use tokio::task::coop;
+use tokio::time::{Instant, Sleep};
 use tracing::info;
 
 use super::Session;
-use super::directory::Activity;
+use super::directory::{Activity, Entry};
 use super::timers::{Deadline, IdleLimits, Situation, jittered, next_deadline};
 use crate::config::{ClientIdentity, EffectiveClient, IdleMode, unless_zero};
 use crate::metrics::IdleRule;
@@ -39,7 +40,7 @@ enum Event {
 
 impl Session {
     /// Waits for the client's next command.
-    pub(super) async fn idle(&mut self) -> Woken {
+    pub(super) async fn idle(&mut self, alarm: &mut Alarm<'_>) -> Woken {
         if !self.client.input.is_empty() {
             return Woken::Command;
         }
@@ -52,11 +53,12 @@ impl Session {
         // What was counted in observe mode is counted once per wait.
         let mut observed = None;
         loop {
+            let heard = self.me.news().changes();
             let settings = self.effective();
             let deadline = self
                 .deadline(&settings)
                 .filter(|d| Some(d.reason) != observed);
-            match self.wait(deadline).await {
+            match self.wait(deadline, heard, alarm).await {
                 Event::Input(Ok(n)) if n > 0 => return Woken::Command,
                 Event::Input(Ok(_)) => return Woken::Close(CloseReason::ClientGone),
                 Event::Input(Err(error)) => return Woken::Close(client_error(&error)),
@@ -85,15 +87,26 @@ impl Session {
     }
 
     /// The settings that hold for this client now.
-    pub(super) fn effective(&self) -> EffectiveClient {
+    pub(super) fn effective(&mut self) -> EffectiveClient {
+        let live = &self.context.settings;
+        let of = (live.generation(), self.carried.state.schema_id());
+        if let Some(rules) = &self.rules
+            && rules.of == of
+        {
+            return rules.effective.clone();
+        }
         let identity = &self.login.identity;
-        let settings = self.context.settings.load();
-        settings.client.for_client(&ClientIdentity {
+        let effective = live.load().client.for_client(&ClientIdentity {
             user: &identity.user,
             database: self.carried.state.schema().map_or(&[], |name| name),
             program_name: identity.program_name.as_deref().unwrap_or_default(),
-            source: identity.source.parse().ok(),
-        })
+            source: self.login.client.peer.ip(),
+        });
+        self.rules = Some(Rules {
+            of,
+            effective: effective.clone(),
+        });
+        effective
     }
 
     fn deadline(&self, settings: &EffectiveClient) -> Option<Deadline> {
@@ -116,21 +129,17 @@ impl Session {
         next_deadline(&limits, self.situation(), self.clock.idle_since, lifetime)
     }
 
-    async fn wait(&mut self, deadline: Option<Deadline>) -> Event {
+    /// `heard` is how many changes of settings were known when the deadline was made.
+    async fn wait(
+        &mut self,
+        deadline: Option<Deadline>,
+        heard: u64,
+        alarm: &mut Alarm<'_>,
+    ) -> Event {
         let busy = self.situation() == Situation::InTransaction;
         let Self {
-            client,
-            hold,
-            me,
-            context,
-            ..
+            client, hold, me, ..
         } = self;
-        let mut reloaded = context.reloaded.clone();
-        reloaded.mark_unchanged();
-        let mut ended = pin!(me.ended());
-        let mut drain = pin!(context.drain.cancelled());
-        let mut changed = pin!(reloaded.changed());
-        let mut timer = pin!(sleep_until(deadline));
         poll_fn(|cx| {
             if let Poll::Ready(read) = poll_input(client, cx) {
                 return Poll::Ready(Event::Input(read));
@@ -140,17 +149,22 @@ impl Session {
             {
                 return Poll::Ready(Event::BackendSpoke);
             }
-            if let Poll::Ready(reason) = ended.as_mut().poll(cx) {
+            alarm.listen(me, cx);
+            if let Some(reason) = me.end_reason() {
                 return Poll::Ready(Event::Ended(reason));
             }
+            let news = me.news();
             // A transaction is let finish; the drain's own timeout ends what does not.
-            if !busy && drain.as_mut().poll(cx).is_ready() {
+            if news.draining() && !busy {
                 return Poll::Ready(Event::Drain);
             }
-            if let Poll::Ready(Ok(())) = changed.as_mut().poll(cx) {
+            if news.changes() != heard {
                 return Poll::Ready(Event::Reloaded);
             }
-            timer.as_mut().poll(cx).map(Event::Deadline)
+            match deadline {
+                Some(deadline) => alarm.poll(cx, deadline).map(Event::Deadline),
+                None => Poll::Pending,
+            }
         })
         .await
     }
@@ -166,13 +180,67 @@ impl Session {
     }
 }
 
-async fn sleep_until(deadline: Option<Deadline>) -> Deadline {
-    match deadline {
-        Some(deadline) => {
-            tokio::time::sleep_until(deadline.at).await;
-            deadline
+/// The settings that held for the client when they were last looked up.
+#[derive(Debug)]
+pub(super) struct Rules {
+    /// The generation of the settings, and the session's database.
+    of: (u64, u64),
+    effective: EffectiveClient,
+}
+
+/// What wakes a waiting session besides its sockets: one timer and one waker for all its waits.
+///
+/// A deadline that is put off, as each command does, leaves the timer as it is. It goes off at the old
+/// moment, which is at most once in each limit, and is set again then.
+pub(super) struct Alarm<'t> {
+    timer: Pin<&'t mut Sleep>,
+    /// The waker that the directory's entry has.
+    waker: Option<Waker>,
+    /// For when the timer is set and has this waker.
+    armed: Option<Instant>,
+}
+
+impl<'t> Alarm<'t> {
+    /// Not set for anything yet, whatever the timer's deadline.
+    pub(super) const fn new(timer: Pin<&'t mut Sleep>) -> Self {
+        Self {
+            timer,
+            waker: None,
+            armed: None,
         }
-        None => std::future::pending().await,
+    }
+
+    /// Lets the directory wake this task.
+    fn listen(&mut self, me: &Entry, cx: &Context<'_>) {
+        let known = self.waker.as_ref();
+        if !known.is_some_and(|known| known.will_wake(cx.waker())) {
+            me.wake_by(cx.waker());
+            self.waker = Some(cx.waker().clone());
+            self.armed = None;
+        }
+    }
+
+    /// Ready at the deadline. To be called after [`listen`](Self::listen).
+    fn poll(&mut self, cx: &mut Context<'_>, deadline: Deadline) -> Poll<Deadline> {
+        if self.armed.is_some_and(|at| at <= deadline.at) && !self.timer.is_elapsed() {
+            return Poll::Pending;
+        }
+        self.armed = None;
+        if self.timer.deadline() > deadline.at {
+            self.timer.as_mut().reset(deadline.at);
+        }
+        loop {
+            // A task that has used up its turn is told "pending" without being registered.
+            let registers = coop::has_budget_remaining();
+            if self.timer.as_mut().poll(cx).is_pending() {
+                self.armed = registers.then(|| self.timer.deadline());
+                return Poll::Pending;
+            }
+            if self.timer.deadline() >= deadline.at {
+                return Poll::Ready(deadline);
+            }
+            self.timer.as_mut().reset(deadline.at);
+        }
     }
 }
 
@@ -216,9 +284,10 @@ fn client_error(error: &io::Error) -> CloseReason {
 }
 
 impl Session {
-    /// Notes that the client is idle from now on.
+    /// Notes that the client is idle from now on, or from the end of the answer that it got.
     pub(super) fn now_idle(&mut self) {
-        self.clock.idle_since = Instant::now();
-        self.me.touch(false);
+        let since = self.clock.answered.take().unwrap_or_else(Instant::now);
+        self.clock.idle_since = since;
+        self.me.touch(since);
     }
 }

@@ -37,6 +37,7 @@ impl Session {
                 self.me.set_identity(login.identity.clone());
                 self.me.set_database(login.state.schema().cloned());
                 self.login = login;
+                self.rules = None;
                 self.answer_ok().await
             }
             // Servers end a connection whose change of user is refused.
