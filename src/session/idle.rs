@@ -54,10 +54,12 @@ impl Session {
         let mut observed = None;
         loop {
             let heard = self.me.news().changes();
-            let settings = self.effective();
-            let deadline = self
-                .deadline(&settings)
-                .filter(|d| Some(d.reason) != observed);
+            // Of the settings only what is needed is kept while waiting.
+            let (deadline, mode) = {
+                let settings = self.effective();
+                (self.deadline(&settings), settings.idle_mode)
+            };
+            let deadline = deadline.filter(|d| Some(d.reason) != observed);
             match self.wait(deadline, heard, alarm).await {
                 Event::Input(Ok(n)) if n > 0 => return Woken::Command,
                 Event::Input(Ok(_)) => return Woken::Close(CloseReason::ClientGone),
@@ -66,7 +68,7 @@ impl Session {
                 Event::Ended(reason) => return Woken::Close(reason),
                 Event::Drain => return Woken::Close(CloseReason::Drain),
                 Event::Reloaded => observed = None,
-                Event::Deadline(reached) if settings.idle_mode == IdleMode::Observe => {
+                Event::Deadline(reached) if mode == IdleMode::Observe => {
                     self.would_have_closed(reached.reason);
                     observed = Some(reached.reason);
                 }
@@ -289,5 +291,76 @@ impl Session {
         let since = self.clock.answered.take().unwrap_or_else(Instant::now);
         self.clock.idle_since = since;
         self.me.touch(since);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use tokio::time::{sleep_until, timeout};
+
+    use super::super::directory::{Directory, FIRST_ID, Identity, Registration};
+    use super::*;
+
+    fn registration() -> Registration {
+        Arc::new(Directory::default()).register(FIRST_ID, Identity::default())
+    }
+
+    fn secs(secs: u64) -> Duration {
+        Duration::from_secs(secs)
+    }
+
+    async fn until(alarm: &mut Alarm<'_>, me: &Registration, at: Instant) {
+        let reason = CloseReason::IdleTimeout;
+        let reached = poll_fn(|cx| {
+            alarm.listen(me, cx);
+            alarm.poll(cx, Deadline { at, reason })
+        });
+        assert_eq!(reached.await.at, at);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deadline_is_kept_whether_it_was_put_off_or_brought_forward() {
+        let (me, began) = (registration(), Instant::now());
+        let timer = std::pin::pin!(sleep_until(began));
+        let mut alarm = Alarm::new(timer);
+        for (left_at, deadline) in [(10, 30), (20, 50), (45, 75)] {
+            let wait = until(&mut alarm, &me, began + secs(deadline));
+            let left = sleep_until(began + secs(left_at));
+            tokio::select! {
+                () = wait => panic!("at {:?} instead of {deadline} s", began.elapsed()),
+                () = left => {}
+            }
+        }
+        until(&mut alarm, &me, began + secs(80)).await;
+        assert_eq!(began.elapsed(), secs(80), "put off");
+
+        let far = until(&mut alarm, &me, began + secs(500));
+        assert!(timeout(secs(10), far).await.is_err());
+        until(&mut alarm, &me, began + secs(100)).await;
+        assert_eq!(began.elapsed(), secs(100), "brought forward");
+        until(&mut alarm, &me, began + secs(99)).await;
+        assert_eq!(began.elapsed(), secs(100), "over already");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_has_used_up_its_turn_is_woken_all_the_same() {
+        let (me, began) = (registration(), Instant::now());
+        let timer = std::pin::pin!(sleep_until(began));
+        let mut alarm = Alarm::new(timer);
+        poll_fn(|cx| {
+            while let Poll::Ready(turn) = coop::poll_proceed(cx) {
+                turn.made_progress();
+            }
+            let (at, reason) = (began + secs(5), CloseReason::IdleTimeout);
+            alarm.listen(&me, cx);
+            assert!(alarm.poll(cx, Deadline { at, reason }).is_pending());
+            Poll::Ready(())
+        })
+        .await;
+        until(&mut alarm, &me, began + secs(5)).await;
+        assert_eq!(began.elapsed(), secs(5));
     }
 }
