@@ -22,6 +22,7 @@ on_every_server! {
     idle_clients_hold_no_connection => idle_clients;
     the_limit_is_a_share_of_the_servers => percent;
     connections_are_not_opened_without_need => one_is_enough;
+    a_replay_counts_when_it_was_answered => replays;
 }
 
 const LIMIT: usize = 3;
@@ -303,4 +304,22 @@ async fn one_is_enough(server: &Server) {
     }
     assert!((1..=2).contains(&connections(&mut root(server).await, user).await));
     assert!((1.0..=2.0).contains(&sidepool.metric("sidepool_pool_dials_total", "ok")));
+}
+
+/// Each counts once, also one that is answered in front of a command that fails.
+async fn replays(server: &Server) {
+    let sidepool = Sidepool::sharing(server, 1);
+    let (mut a, mut b) = (client(&sidepool).await, client(&sidepool).await);
+    let counted = |result| sidepool.metric("sidepool_session_replays_total", result);
+    a.run("SET time_zone = '+01:00'").await;
+    assert_eq!(counted("ok"), 0.0);
+    for (n, failing) in [(1, false), (2, true), (3, false)] {
+        let wire = if n % 2 == 1 { &mut b } else { &mut a };
+        match failing {
+            true => assert_eq!(wire.query("SELECT nothing").await.err().code, 1054),
+            false => wire.run("SELECT 1").await,
+        }
+        eventually("it is counted", async || counted("ok") == f64::from(n)).await;
+    }
+    assert_eq!(counted("failed"), 0.0);
 }
