@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,10 +47,11 @@ pub async fn serve(
     shutdown: CancellationToken,
 ) {
     // An address that cannot be told is treated as one that everybody reaches.
-    let local = listener
+    let address = listener
         .local_addr()
-        .map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |address| address.ip());
-    info!(address = ?listener.local_addr().ok(), ?scope, "admin listener serves");
+        .unwrap_or_else(|_| SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)));
+    let local = address.ip();
+    info!(%address, ?scope, "admin listener serves");
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let connections = TaskTracker::new();
     let accept = async {

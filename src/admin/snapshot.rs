@@ -75,7 +75,8 @@ impl fmt::Display for Text {
 /// One logged-in client.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ClientSnapshot {
-    /// Sidepool's connection id, as the client's `CONNECTION_ID()` shows it.
+    /// Sidepool's connection id, as the client was greeted with it and as its `KILL` takes it.
+    /// `CONNECTION_ID()` shows the server's, below.
     pub id: u32,
     /// The account's name.
     pub user: Text,

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
 use tokio::sync::watch;
+use tracing::{debug, warn};
 
 use super::connection::{BackendConnection, StatementError};
 use super::dial::Address;
@@ -14,13 +15,15 @@ use super::facts::{Greeted, ServerFacts, ServerLimits, Virtuals};
 use super::key::PoolKey;
 use super::login::{self, Denial, LoginError, LoginParams};
 use super::setup::{self, SetUp, greeted};
-use super::state::{Baselines, StateIds};
+use super::state::{Baselines, KnownTransitions, State, StateIds};
 use super::tls::BackendTls;
 use crate::config::Live;
 use crate::pool::Connector;
 use crate::protocol::auth::Secret;
-use crate::protocol::auth::client::ProofDemand;
+use crate::protocol::auth::client::{Proof, ProofDemand};
 use crate::protocol::capability::KeyBits;
+use crate::relay::ErrorInfo;
+use crate::relay::own::OwnError;
 
 /// The collation pooled connections log in with when no session asks for one: `utf8mb4_general_ci`,
 /// which every server since 5.5.3 has.
@@ -28,6 +31,8 @@ pub const DEFAULT_COLLATION: u8 = 45;
 
 /// First states remembered per backend.
 const BASELINES: usize = 4096;
+/// Plain `SET`s whose effect is remembered, per backend.
+const TRANSITIONS: usize = 4096;
 
 /// What decides a session's first state besides the server's globals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -52,16 +57,40 @@ pub enum DialError {
     /// No secret of the account is known: its proof was withdrawn.
     #[error("the account's password is not known")]
     NoSecret,
+    /// The login succeeded, but what it showed was withdrawn before it could be used. Trying again helps.
+    #[error("the session's first state changed while it was read")]
+    NoBaseline,
 }
 
 impl DialError {
-    /// What the server denied, if that is why.
+    /// What the server denied, if that is why. A login that would succeed with any password is denied by Sidepool.
     pub fn denial(&self) -> Option<Denial> {
         match self {
+            Self::Login(LoginError::NotProof) => Some(Denial::Account),
             Self::Login(error) => error.denial(),
-            Self::SetUp(_) => None,
+            Self::SetUp(_) if self.expired().is_some() => Some(Denial::Account),
+            Self::SetUp(_) | Self::NoBaseline => None,
             Self::NoSecret => Some(Denial::Credentials),
         }
+    }
+
+    /// The server's words when it lets an account in whose password has expired and then refuses every statement,
+    /// as MariaDB does.
+    pub fn expired(&self) -> Option<&ErrorInfo> {
+        const MUST_CHANGE_PASSWORD: u16 = 1820;
+        match self {
+            Self::SetUp(StatementError::Own(OwnError::Server(error)))
+                if error.code == MUST_CHANGE_PASSWORD =>
+            {
+                Some(error)
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether a login that ended like this withdraws the secret that it was tried with.
+    fn speaks_against_secret(&self) -> bool {
+        matches!(self.denial(), Some(Denial::Credentials | Denial::Account))
     }
 }
 
@@ -80,6 +109,7 @@ struct Shared {
     greeted: ArcSwapOption<Greeted>,
     virtuals: ArcSwap<Virtuals>,
     baselines: Baselines<BaselineKey>,
+    transitions: KnownTransitions,
     limits: watch::Sender<ServerLimits>,
     reachable: AtomicBool,
 }
@@ -97,6 +127,7 @@ impl Dialer {
             greeted: ArcSwapOption::empty(),
             virtuals: ArcSwap::default(),
             baselines: Baselines::new(BASELINES),
+            transitions: KnownTransitions::new(TRANSITIONS),
             limits: watch::Sender::new(ServerLimits::default()),
             reachable: AtomicBool::new(true),
         }))
@@ -132,6 +163,22 @@ impl Dialer {
         &self.0.baselines
     }
 
+    /// Effects of plain `SET`s that are known already.
+    pub fn transitions(&self) -> &KnownTransitions {
+        &self.0.transitions
+    }
+
+    /// A variable of the server is another: what logins and `SET`s lead to is to be looked at anew.
+    pub fn forget_globals(&self) {
+        self.globals_changed(Instant::now());
+    }
+
+    /// The variables of the server changed before `seen`.
+    fn globals_changed(&self, seen: Instant) {
+        self.0.baselines.expire(seen);
+        self.0.transitions.clear();
+    }
+
     /// Learns the greeting without credentials. Not to be cancelled.
     ///
     /// # Errors
@@ -145,8 +192,8 @@ impl Dialer {
     }
 
     /// Logs in with that secret and sets the connection up; `proof`: whether the login must show that
-    /// the server looked at the secret. What the login shows is remembered. Not
-    /// to be cancelled.
+    /// the server looked at the secret. What the login shows is remembered, and the account is told what it says of
+    /// the secret. Not to be cancelled.
     ///
     /// # Errors
     /// [`DialError`].
@@ -157,6 +204,24 @@ impl Dialer {
         collation: u8,
         proof: ProofDemand,
     ) -> Result<BackendConnection, DialError> {
+        let opened = self.open(key, secret.clone(), collation, proof).await;
+        match &opened {
+            Ok((_, Proof::SecretUsed(_))) => key.credentials().confirmed(&secret),
+            Err(error) if error.speaks_against_secret() => {
+                Arc::clone(key.credentials()).denied(&secret);
+            }
+            _ => {}
+        }
+        opened.map(|(connection, _)| connection)
+    }
+
+    async fn open(
+        &self,
+        key: &PoolKey,
+        secret: Secret,
+        collation: u8,
+        proof: ProofDemand,
+    ) -> Result<(BackendConnection, Proof), DialError> {
         let params = LoginParams {
             proof,
             ..self.params(key, secret, collation)
@@ -174,6 +239,7 @@ impl Dialer {
         self.0
             .greeted
             .store(Some(Arc::new(greeted(&logged_in.greeting))));
+        let proof = logged_in.proof;
         let settings = self.0.settings.load();
         let set_up = SetUp {
             known: self.0.facts.load_full(),
@@ -183,7 +249,7 @@ impl Dialer {
         };
         let connection = setup::set_up(logged_in, set_up).await?;
         self.remember(key, collation, &connection, read_at);
-        Ok(connection)
+        Ok((connection, proof))
     }
 
     fn params(&self, key: &PoolKey, secret: Secret, collation: u8) -> LoginParams {
@@ -202,7 +268,7 @@ impl Dialer {
             tls: self.0.tls.clone(),
             timeout: settings.backend.connect_timeout,
             allow_public_key_retrieval: settings.backend.allow_public_key_retrieval,
-            proof: ProofDemand::NotNeeded,
+            proof: ProofDemand::Required,
         }
     }
 
@@ -219,11 +285,23 @@ impl Dialer {
             collation,
             bits: key.bits(),
         };
+        let changed = |before: State| before != connection.state;
+        if self.0.baselines.last(&key).is_some_and(changed) {
+            debug!(backend = %self.0.address, "a login shows other variables than the one before");
+            self.globals_changed(read_at);
+        }
         self.0
             .baselines
             .insert(key, connection.state.clone(), read_at);
         self.0.virtuals.store(Arc::clone(connection.virtuals()));
-        self.0.facts.store(Some(Arc::clone(connection.facts())));
+        let facts = connection.facts();
+        let before = self.0.facts.swap(Some(Arc::clone(facts)));
+        if !facts.trackers && before.is_none_or(|before| before.trackers) {
+            warn!(
+                backend = %self.0.address,
+                "the server has no session trackers, so every session is pinned (no_trackers)"
+            );
+        }
         let limits = connection.limits();
         self.0.limits.send_if_modified(|known| {
             let changed = known != limits;
@@ -246,8 +324,9 @@ impl Connector for Dialer {
     async fn connect(&self, key: &PoolKey) -> Result<BackendConnection, DialError> {
         let mut last = DialError::NoSecret;
         for secret in key.credentials().secrets() {
-            // The secret was proved before it was kept.
-            let proof = ProofDemand::NotNeeded;
+            // One more round trip on MariaDB, for which the next client's login costs none, and an account that
+            // no longer asks for its password is noticed.
+            let proof = ProofDemand::Required;
             match self.log_in(key, secret, DEFAULT_COLLATION, proof).await {
                 Err(error) if error.denial() == Some(Denial::Credentials) => last = error,
                 other => return other,
@@ -261,6 +340,6 @@ impl Connector for Dialer {
     }
 
     fn is_denied(error: &DialError) -> bool {
-        matches!(error.denial(), Some(Denial::Credentials | Denial::Account))
+        error.speaks_against_secret()
     }
 }

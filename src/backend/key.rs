@@ -19,6 +19,13 @@ pub trait Credentials: Send + Sync + 'static {
     /// The secrets to try, best first: two while a password is being changed. None: no login of
     /// this account has been proved, or the proof was withdrawn.
     fn secrets(&self) -> Vec<Secret>;
+
+    /// A login with this secret has succeeded, and the server used the secret in it.
+    fn confirmed(&self, secret: &Secret);
+
+    /// The server has denied a login with this secret, or let the account in without looking at it: it speaks for
+    /// nobody any more. Must not wait for anything.
+    fn denied(self: Arc<Self>, secret: &Secret);
 }
 
 /// The key of a pool's connections. Equal keys may share; no connection ever moves between accounts.

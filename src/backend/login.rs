@@ -201,12 +201,15 @@ impl<'a> Wire<'a> {
         let Some(status) = status_of(&ok) else {
             return Err(self.protocol("malformed OK".to_owned()));
         };
-        if params.proof == ProofDemand::Required
-            && self.stream.is_unix()
-            && greeting.capabilities.is_mariadb()
-            && self.has_socket_plugin(request.capabilities).await?
-        {
-            proof = Proof::NotProof;
+        if self.stream.is_unix() && greeting.capabilities.is_mariadb() {
+            let doubtful = match params.proof {
+                ProofDemand::Required => self.has_socket_plugin(request.capabilities).await?,
+                // Not worth a round trip.
+                ProofDemand::NotNeeded => true,
+            };
+            if doubtful {
+                proof = Proof::NotProof;
+            }
         }
         Ok(LoggedIn {
             stream: self.stream,

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -15,7 +16,7 @@ use super::facts::ServerLimits;
 use super::key::PoolKey;
 use super::state::{KnownTransitions, State};
 use crate::config::{Live, PoolSettings};
-use crate::pool::{BorrowError, Connector, Events, Limits, Pool, PooledConnection};
+use crate::pool::{BorrowError, Connector, Events, Limits, Pool, PooledConnection, SlotGuard};
 use crate::protocol::auth::Secret;
 use crate::protocol::auth::client::ProofDemand;
 use crate::protocol::command::Command;
@@ -23,12 +24,12 @@ use crate::reason::RetireReason;
 use crate::relay::ErrorInfo;
 use crate::relay::own::OwnError;
 
-/// Plain `SET`s whose effect is remembered, per backend.
-const TRANSITIONS: usize = 4096;
 /// Databases that were selected with success and need not be tried again at the next login.
 const DATABASES: usize = 4096;
 /// Pause between two attempts to learn a server's greeting.
 const GREET_EVERY: Duration = Duration::from_secs(1);
+/// How long a kill waits for a place within the limit.
+const KILL_WAITS: Duration = Duration::from_millis(100);
 /// Connections until the server has said how many it allows.
 const UNTIL_KNOWN: usize = 4;
 
@@ -43,8 +44,15 @@ struct Inner {
     dialer: Dialer,
     pool: Pool<Dialer>,
     settings: Arc<Live>,
-    transitions: KnownTransitions,
     databases: Mutex<HashMap<DatabaseKey, KnownDatabase>>,
+    /// The one place beyond the limit, for kills.
+    kill_place: Semaphore,
+}
+
+/// Where a kill's own connection counts; given back when dropped.
+enum KillPlace<'t> {
+    Within(#[expect(dead_code, reason = "held")] SlotGuard<Dialer>),
+    Beyond(#[expect(dead_code, reason = "held")] SemaphorePermit<'t>),
 }
 
 type DatabaseKey = (u64, Bytes);
@@ -104,8 +112,8 @@ impl Target {
             dialer,
             pool,
             settings,
-            transitions: KnownTransitions::new(TRANSITIONS),
             databases: Mutex::new(HashMap::new()),
+            kill_place: Semaphore::new(1),
         }))
     }
 
@@ -121,7 +129,7 @@ impl Target {
 
     /// Effects of plain `SET`s that are known already.
     pub fn transitions(&self) -> &KnownTransitions {
-        &self.0.transitions
+        self.0.dialer.transitions()
     }
 
     /// Proves a secret by a real login, which then joins the pool.
@@ -168,11 +176,10 @@ impl Target {
             let began = Instant::now();
             match self.prove(key, secret, collation).await {
                 Ok(()) => {
-                    // Nothing older than this login's begin: the two clocks may be microseconds apart.
                     let baselines = self.0.dialer.baselines();
-                    if let Some(state) = baselines.get(&baseline, began, Duration::ZERO) {
-                        return Ok(state);
-                    }
+                    let found = baselines.since(&baseline, began);
+                    let gone = || BorrowError::Connect(Arc::new(DialError::NoBaseline));
+                    return found.ok_or_else(gone);
                 }
                 Err(BorrowError::Connect(error)) if Dialer::is_denied(&error) => {
                     last = DialError::NoSecret;
@@ -248,8 +255,9 @@ impl Target {
         self.0.dialer.is_reachable()
     }
 
-    /// Kills the statement that runs on that thread, over a connection of its own that counts in the
-    /// limit.
+    /// Kills the statement that runs on that thread, over a connection of its own. It counts in the
+    /// limit while there is room; a full pool is just when statements have to be killed, so one kill
+    /// at a time goes beyond it.
     ///
     /// # Errors
     /// [`KillError`]. Not to be cancelled: run it where it can end.
@@ -259,15 +267,27 @@ impl Target {
         thread: u64,
         within: Duration,
     ) -> Result<(), KillError> {
-        let slot = self.0.pool.reserve(within).await?;
+        let place = self.place_for_kill(within).await?;
         let mut connection = self.0.dialer.connect(key).await?;
         connection.put_query(format!("KILL QUERY {thread}").as_bytes());
         connection.send().await?;
         let killed = connection.read_ok().await;
         connection.close(RetireReason::Admin).await;
-        drop(slot);
+        drop(place);
         killed?;
         Ok(())
+    }
+
+    async fn place_for_kill(&self, within: Duration) -> Result<KillPlace<'_>, TargetError> {
+        let full = match self.0.pool.reserve(KILL_WAITS.min(within)).await {
+            Ok(slot) => return Ok(KillPlace::Within(slot)),
+            Err(error @ BorrowError::Timeout { .. }) => error,
+            Err(error) => return Err(error),
+        };
+        match tokio::time::timeout(within, self.0.kill_place.acquire()).await {
+            Ok(Ok(permit)) => Ok(KillPlace::Beyond(permit)),
+            _ => Err(full),
+        }
     }
 
     /// Re-reads the settings' limits.

@@ -5,6 +5,7 @@
 //! may have two passwords during a rotation.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
@@ -29,12 +30,19 @@ pub struct SecretId(u64);
 #[derive(Debug, Default)]
 pub(super) struct Ids(AtomicU64);
 
+/// Where an account is registered, so that it can be struck off.
+pub(super) trait Register: std::fmt::Debug + Send + Sync {
+    /// A secret of the account was forgotten because the database denied it.
+    fn revoke(&self, account: &Arc<Account>, secret: SecretId);
+}
+
 /// A user of the database, as far as it has been proved here.
 #[derive(Debug)]
 pub struct Account {
     id: AccountId,
     user: Bytes,
     secrets: Mutex<Vec<KnownSecret>>,
+    register: Weak<dyn Register>,
 }
 
 /// A secret with what is known of it.
@@ -74,11 +82,12 @@ impl Ids {
 }
 
 impl Account {
-    pub(super) fn new(ids: &Ids, user: &[u8]) -> Self {
+    pub(super) fn new(ids: &Ids, user: &[u8], register: Weak<dyn Register>) -> Self {
         Self {
             id: AccountId(ids.next()),
             user: Bytes::copy_from_slice(user),
             secrets: Mutex::default(),
+            register,
         }
     }
 
@@ -98,8 +107,13 @@ impl Account {
         secrets.iter().max_by_key(|known| known.rank()).cloned()
     }
 
-    /// The secrets a client may have, best first.
-    pub(super) fn candidates(&self) -> Vec<KnownSecret> {
+    /// Whether this secret has not been forgotten.
+    pub fn knows(&self, id: SecretId) -> bool {
+        self.secrets.lock().iter().any(|known| known.id == id)
+    }
+
+    /// The secrets a client may have and a backend may be asked with, best first.
+    pub(crate) fn candidates(&self) -> Vec<KnownSecret> {
         let now = Instant::now();
         let mut secrets = self.secrets.lock();
         secrets.retain(
@@ -144,11 +158,30 @@ impl Account {
         id
     }
 
-    /// The database accepted this secret just now.
-    pub(super) fn confirm(&self, id: SecretId) {
+    /// A login with this secret has just succeeded, and the secret was used in it: as good as a proof, so a pool
+    /// that grows now and then spares the next client one. Means nothing where the settings decide.
+    pub fn confirmed(&self, secret: &Secret) {
         let mut secrets = self.secrets.lock();
-        if let Some(known) = secrets.iter_mut().find(|known| known.id == id) {
+        let proved = secrets
+            .iter_mut()
+            .find(|known| known.is(secret) && known.is_the_database_s());
+        if let Some(known) = proved {
             known.standing = Standing::Proved { at: Instant::now() };
+        }
+    }
+
+    /// The database has just denied a login with this secret: forgets it, and has what was opened with it closed.
+    /// Nothing is forgotten where the settings decide.
+    pub fn denied(self: &Arc<Self>, secret: &Secret) {
+        let forgotten = {
+            let mut secrets = self.secrets.lock();
+            let at = secrets
+                .iter()
+                .position(|known| known.is(secret) && known.is_the_database_s());
+            at.map(|at| secrets.swap_remove(at).id)
+        };
+        if let (Some(secret), Some(register)) = (forgotten, self.register.upgrade()) {
+            register.revoke(self, secret);
         }
     }
 
@@ -171,13 +204,6 @@ impl Account {
         }
     }
 
-    /// Forgets a secret; its name, if it was known.
-    pub(super) fn forget(&self, secret: &Secret) -> Option<SecretId> {
-        let mut secrets = self.secrets.lock();
-        let at = secrets.iter().position(|known| known.is(secret))?;
-        Some(secrets.swap_remove(at).id)
-    }
-
     /// Forgets a secret by its name.
     pub(super) fn forget_id(&self, id: SecretId) -> Option<SecretId> {
         let mut secrets = self.secrets.lock();
@@ -189,6 +215,11 @@ impl Account {
 impl KnownSecret {
     fn is(&self, other: &Secret) -> bool {
         verify_slices_are_equal(self.secret.expose(), other.expose()).is_ok()
+    }
+
+    /// Whether the database decides over it.
+    const fn is_the_database_s(&self) -> bool {
+        matches!(self.standing, Standing::Unproved | Standing::Proved { .. })
     }
 
     fn is_fresh(&self, recheck: Duration) -> bool {

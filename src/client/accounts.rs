@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use tracing::warn;
 
 pub use super::account::{Account, AccountId, KnownSecret, SecretId};
-use super::account::{Ids, Standing};
+use super::account::{Ids, Register, Standing};
 use super::throttle::Throttle;
 use crate::config::{AuthMode, AuthSettings};
 use crate::metrics::LoginPath;
@@ -68,6 +68,8 @@ pub enum Proof {
 pub enum ProveError {
     /// The database refuses this account with this secret. The secret is forgotten.
     Denied(ServerError),
+    /// The database refuses this account for now, whatever the secret. Nothing is forgotten.
+    Blocked(ServerError),
     /// No answer to the question: nothing reachable, no room, a timeout. The client is told this error.
     Unavailable(ServerError),
     /// The login would have succeeded with any secret (`unix_socket`).
@@ -223,24 +225,6 @@ impl Accounts {
             })),
         }
     }
-
-    /// A login with this secret has succeeded outside of a proof, and the secret was used in it: as good as
-    /// a proof, so a pool that grows now and then spares the next client one.
-    pub fn confirmed(&self, account: &Account, secret: SecretId) {
-        if self.shared.mode == AuthMode::Passthrough {
-            account.confirm(secret);
-        }
-    }
-
-    /// The database denied a login with this secret, outside of a proof: forgets it, as a failed proof would.
-    /// In mode `users` nothing is forgotten, since the settings decide.
-    pub fn denied(&self, account: &Arc<Account>, secret: SecretId) {
-        if self.shared.mode == AuthMode::Passthrough
-            && let Some(secret) = account.forget_id(secret)
-        {
-            self.shared.revoke(account, secret);
-        }
-    }
 }
 
 impl Candidates {
@@ -256,12 +240,12 @@ impl Candidates {
 }
 
 impl Shared {
-    fn set_users(&self, users: &BTreeMap<String, Secret>) {
+    fn set_users(self: &Arc<Self>, users: &BTreeMap<String, Secret>) {
         let mut gone = Vec::new();
         {
             let mut book = self.book.lock();
             for (name, secret) in users {
-                let account = book.account(&self.ids, name.as_bytes());
+                let account = book.account(self, name.as_bytes());
                 match self.mode {
                     AuthMode::Users => account.replace_configured(&self.ids, secret, GRACE),
                     AuthMode::Passthrough => account.preload(&self.ids, secret),
@@ -313,7 +297,7 @@ impl Shared {
         if let Some(proof) = book.proofs.get(&key) {
             return Admission::Proving(proof.clone());
         }
-        let account = book.account(&self.ids, user);
+        let account = book.account(&self, user);
         let (told, outcome) = watch::channel(None);
         book.proofs.insert(key.clone(), outcome.clone());
         drop(book);
@@ -331,7 +315,7 @@ impl Shared {
         Admission::Proving(outcome)
     }
 
-    async fn prove(&self, account: Arc<Account>, secret: Secret) -> Outcome {
+    async fn prove(self: &Arc<Self>, account: Arc<Account>, secret: Secret) -> Outcome {
         let request = ProofRequest {
             account: Arc::clone(&account),
             secret: secret.clone(),
@@ -340,7 +324,7 @@ impl Shared {
             Ok(Proof::Lasting) => Ok(self.proved(account, &secret)),
             Ok(Proof::Once) => {
                 // Not registered, so that it ends with the session.
-                let account = Arc::new(Account::new(&self.ids, account.user()));
+                let account = Arc::new(self.new_account(account.user()));
                 let standing = Standing::Proved { at: Instant::now() };
                 let secret = account.keep(&self.ids, &secret, standing);
                 let path = LoginPath::Backend;
@@ -351,8 +335,9 @@ impl Shared {
                 })
             }
             Err(ProveError::Unavailable(error)) => Err(Refusal::Unavailable(error)),
+            Err(ProveError::Blocked(error)) => Err(Refusal::Denied(error)),
             Err(ProveError::Denied(error)) => {
-                self.forget(&account, &secret);
+                account.denied(&secret);
                 // 1045 names Sidepool's host; the client is told of its own.
                 Err(match error.code {
                     1045 => Refusal::AccessDenied,
@@ -362,7 +347,7 @@ impl Shared {
             Err(ProveError::NotProof) => {
                 let user = account.user().escape_ascii();
                 warn!(%user, "the database lets this account in without its password, so it cannot be used through Sidepool");
-                self.forget(&account, &secret);
+                account.denied(&secret);
                 Err(Refusal::AccessDenied)
             }
         }
@@ -383,22 +368,9 @@ impl Shared {
         }
     }
 
-    fn forget(&self, account: &Arc<Account>, secret: &Secret) {
-        if let Some(secret) = account.forget(secret) {
-            self.revoke(account, secret);
-        }
-    }
-
-    fn revoke(&self, account: &Arc<Account>, secret: SecretId) {
-        {
-            let mut book = self.book.lock();
-            let user = &account.user()[..];
-            let registered = book.accounts.get(user);
-            if registered.is_some_and(|a| Arc::ptr_eq(a, account)) && account.is_forgotten() {
-                book.accounts.remove(user);
-            }
-        }
-        self.prover.revoked(account, secret);
+    fn new_account(self: &Arc<Self>, user: &[u8]) -> Account {
+        let shared = Arc::downgrade(self);
+        Account::new(&self.ids, user, shared)
     }
 
     fn name_of(&self, secret: &Secret) -> [u8; 32] {
@@ -411,14 +383,28 @@ impl Shared {
     }
 }
 
+impl Register for Shared {
+    fn revoke(&self, account: &Arc<Account>, secret: SecretId) {
+        {
+            let mut book = self.book.lock();
+            let user = &account.user()[..];
+            let registered = book.accounts.get(user);
+            if registered.is_some_and(|a| Arc::ptr_eq(a, account)) && account.is_forgotten() {
+                book.accounts.remove(user);
+            }
+        }
+        self.prover.revoked(account, secret);
+    }
+}
+
 impl Book {
     /// The account of that name: registered, being proved, or new.
-    fn account(&mut self, ids: &Ids, user: &[u8]) -> Arc<Account> {
+    fn account(&mut self, shared: &Arc<Shared>, user: &[u8]) -> Arc<Account> {
         let newcomer = || self.newcomers.get(user).and_then(Weak::upgrade);
         if let Some(account) = self.accounts.get(user).cloned().or_else(newcomer) {
             return account;
         }
-        let account = Arc::new(Account::new(ids, user));
+        let account = Arc::new(shared.new_account(user));
         self.newcomers
             .insert(user.to_vec(), Arc::downgrade(&account));
         account
@@ -442,12 +428,18 @@ impl Drop for Ending {
     }
 }
 
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared")
+            .field("mode", &self.mode)
+            .field("accounts", &self.book.lock().accounts.len())
+            .finish_non_exhaustive()
+    }
+}
+
 impl std::fmt::Debug for Accounts {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Accounts")
-            .field("mode", &self.shared.mode)
-            .field("accounts", &self.shared.book.lock().accounts.len())
-            .finish_non_exhaustive()
+        f.debug_tuple("Accounts").field(&self.shared).finish()
     }
 }
 

@@ -307,7 +307,15 @@ impl<C: Connector> Inner<C> {
             return sequence;
         }
         let shelf = entry.shelf;
-        let Some((number, fit)) = self.shelves.at(shelf).lane.first_served_by(&entry.conn) else {
+        let lane = &self.shelves.at(shelf).lane;
+        let served = lane.first_served_by(&entry.conn).or_else(|| {
+            // What has just been opened and serves nobody serves nobody better the next time: the
+            // oldest waiter is to learn that, or connections would be opened and closed for it
+            // until its time is up.
+            let first = lane.first().filter(|_| arrival == Arrival::Fresh);
+            first.map(|number| (number, Fit::Unusable))
+        });
+        let Some((number, fit)) = served else {
             self.shelves.put(sequence, entry, now);
             self.schedule(later);
             self.cap_idle(later);

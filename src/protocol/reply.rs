@@ -168,10 +168,7 @@ impl<'a> OkPacket<'a> {
             let mut behind = rest;
             take_lenenc_str(&mut behind).ok_or(Malformed::Ok)?;
             ok.raw_info = &rest[..rest.len() - behind.len()];
-            ok.session_state = take_lenenc_str(&mut behind).ok_or(Malformed::SessionState)?;
-            if !behind.is_empty() {
-                return Err(Malformed::SessionState);
-            }
+            ok.session_state = session_state(behind).ok_or(Malformed::SessionState)?;
         }
         Ok(ok)
     }
@@ -186,6 +183,23 @@ impl<'a> OkPacket<'a> {
     pub const fn session_changes(&self) -> SessionChanges<'a> {
         SessionChanges::new(self.session_state)
     }
+}
+
+/// The tracking data, which is all of `tail` but its total length.
+///
+/// MariaDB 10.11 builds it in a string of `collation_database`'s charset and reserves the length's
+/// place with one character: under ucs2 and utf16 a zero byte stands in front of the length, under
+/// utf32 three. The length itself and the items (but for the text of transaction characteristics) are
+/// as ever. A length of 0 with bytes behind it means nothing else.
+fn session_state(tail: &[u8]) -> Option<&[u8]> {
+    let tail = match *tail {
+        [0, 0, 0, first, ref rest @ ..] if first != 0 && !rest.is_empty() => &tail[3..],
+        [0, first, ref rest @ ..] if first != 0 && !rest.is_empty() => &tail[1..],
+        _ => tail,
+    };
+    let mut behind = tail;
+    let data = take_lenenc_str(&mut behind)?;
+    behind.is_empty().then_some(data)
 }
 
 /// An EOF packet: 0xfe, warnings, status flags.
@@ -300,6 +314,53 @@ mod tests {
             changes,
             [SessionChange::Schema(b"relay_cap"), SessionChange::State]
         );
+    }
+
+    /// From MariaDB 10.11.19, in databases of these charsets: `USE`, `BEGIN`, `COMMIT`.
+    #[test]
+    fn tracking_data_behind_the_padding_of_wide_database_charsets() {
+        let changes = |payload: &'static [u8]| -> Vec<SessionChange<'static>> {
+            let ok = OkPacket::parse(payload, true).unwrap();
+            assert_eq!((ok.raw_info, ok.info()), (&b"\0"[..], &b""[..]));
+            ok.session_changes().map(Result::unwrap).collect()
+        };
+        let selected = |name| [SessionChange::Schema(name), SessionChange::State];
+        assert_eq!(
+            changes(b"\0\0\0\x02\x40\0\0\0\0\x0e\x01\x09\x08wst_ucs2\x02\x011"),
+            selected(b"wst_ucs2")
+        );
+        assert_eq!(
+            changes(b"\0\0\0\x02\x40\0\0\0\0\x11\x01\x0c\x0bwst_utf16le\x02\x011"),
+            selected(b"wst_utf16le")
+        );
+        assert_eq!(
+            changes(b"\0\0\0\x02\x40\0\0\0\0\0\0\x0f\x01\x0a\x09wst_utf32\x02\x011"),
+            selected(b"wst_utf32")
+        );
+        let begin = b"\0\0\0\x03\x40\0\0\0\0\x33\x05\x09\x08T_______\x04&%\0S\0T\0A\0R\0T\0 \
+                      \0T\0R\0A\0N\0S\0A\0C\0T\0I\0O\0N\0;\0";
+        assert_eq!(changes(begin)[0], SessionChange::Transaction(*b"T_______"));
+        let commit: &[&'static [u8]] = &[
+            b"\0\0\0\x02\x40\0\0\0\x0e\x05\x09\x08________\x04\x01\0",
+            b"\0\0\0\x02\x40\0\0\0\0\x0e\x05\x09\x08________\x04\x01\0",
+            b"\0\0\0\x02\x40\0\0\0\0\0\0\x0e\x05\x09\x08________\x04\x01\0",
+        ];
+        for payload in commit {
+            assert_eq!(
+                changes(payload),
+                [
+                    SessionChange::Transaction(*b"________"),
+                    SessionChange::Characteristics(b"")
+                ]
+            );
+        }
+        // A length of more than one byte.
+        let mut long = b"\0\0\0\x02\x40\0\0\0\0\0\0\xfc\x05\x01\x01\xfc\x01\x01\xff".to_vec();
+        long.extend_from_slice(&[b'a'; 0xff]);
+        long.extend_from_slice(b"b");
+        assert!(OkPacket::parse(&long, true).is_ok());
+        // Two zero bytes are the padding of no charset.
+        assert!(OkPacket::parse(b"\0\0\0\x02\x40\0\0\0\0\0\x03\x02\x011", true).is_err());
     }
 
     #[test]

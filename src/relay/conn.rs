@@ -8,6 +8,7 @@ use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
@@ -30,6 +31,8 @@ pub struct Conn<S = Stream> {
     pub input: BytesMut,
     /// Bytes to be written by [`Conn::send`].
     pub output: BytesMut,
+    /// How long the peer may take nothing of what is written; `None`: as long as it likes.
+    pub patience: Option<Duration>,
     /// Bytes the next read asks for.
     appetite: usize,
 }
@@ -41,6 +44,7 @@ impl<S> Conn<S> {
             stream,
             input: BytesMut::new(),
             output: BytesMut::new(),
+            patience: None,
             appetite: READ_SMALL,
         }
     }
@@ -104,12 +108,12 @@ impl<S: AsyncWrite + Unpin> Conn<S> {
     /// Writes the output and flushes. Not cancel-safe: a stream left in the middle of it is of no use.
     ///
     /// # Errors
-    /// What the stream says.
+    /// What the stream says; [`io::ErrorKind::TimedOut`] after [`patience`](Self::patience).
     pub async fn send(&mut self) -> io::Result<()> {
         if !self.output.is_empty() {
-            self.stream.write_all(&self.output).await?;
+            write_all(&mut self.stream, &self.output, self.patience).await?;
             self.output.clear();
-            self.stream.flush().await?;
+            within(self.patience, self.stream.flush()).await?;
         }
         Ok(())
     }
@@ -117,18 +121,19 @@ impl<S: AsyncWrite + Unpin> Conn<S> {
     /// Writes the output and then `tail`, in as few writes as the stream allows, and flushes.
     pub(crate) async fn send_with(&mut self, tail: &[u8]) -> io::Result<()> {
         const COPY_MAX: usize = 4 * 1024;
+        let patience = self.patience;
         if self.output.is_empty() {
-            self.stream.write_all(tail).await?;
+            write_all(&mut self.stream, tail, patience).await?;
         } else if tail.len() <= COPY_MAX || !self.stream.is_write_vectored() {
             self.output.extend_from_slice(tail);
-            self.stream.write_all(&self.output).await?;
+            write_all(&mut self.stream, &self.output, patience).await?;
         } else {
             let mut tail = tail;
             while !self.output.is_empty() {
                 let slices = [IoSlice::new(&self.output), IoSlice::new(tail)];
                 let stream = &mut self.stream;
-                let written =
-                    poll_fn(|cx| Pin::new(&mut *stream).poll_write_vectored(cx, &slices)).await?;
+                let write = poll_fn(|cx| Pin::new(&mut *stream).poll_write_vectored(cx, &slices));
+                let written = within(patience, write).await?;
                 if written == 0 {
                     return Err(io::ErrorKind::WriteZero.into());
                 }
@@ -136,9 +141,73 @@ impl<S: AsyncWrite + Unpin> Conn<S> {
                 self.output.advance(of_output);
                 tail = &tail[written - of_output..];
             }
-            self.stream.write_all(tail).await?;
+            write_all(&mut self.stream, tail, patience).await?;
         }
         self.output.clear();
-        self.stream.flush().await
+        within(patience, self.stream.flush()).await
+    }
+}
+
+/// Writes all of it; every byte that is taken makes the wait begin anew.
+async fn write_all<S: AsyncWrite + Unpin>(
+    stream: &mut S,
+    mut bytes: &[u8],
+    patience: Option<Duration>,
+) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let written = within(patience, stream.write(bytes)).await?;
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        bytes = &bytes[written..];
+    }
+    Ok(())
+}
+
+/// Waits no longer than that. What need not wait costs no timer.
+async fn within<T>(
+    patience: Option<Duration>,
+    work: impl Future<Output = io::Result<T>>,
+) -> io::Result<T> {
+    let mut work = pin!(work);
+    let first = poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx))).await;
+    match (first, patience) {
+        (Poll::Ready(done), _) => done,
+        (Poll::Pending, None) => work.await,
+        (Poll::Pending, Some(patience)) => tokio::time::timeout(patience, work)
+            .await
+            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::time::{Instant, sleep};
+
+    #[tokio::test(start_paused = true)]
+    async fn patience_ends_with_a_peer_that_takes_nothing_and_not_with_a_slow_one() {
+        const PATIENCE: Duration = Duration::from_secs(10);
+        let (near, mut far) = tokio::io::duplex(8);
+        let mut conn = Conn::new(near);
+        conn.patience = Some(PATIENCE);
+        conn.output.extend_from_slice(&[7; 64]);
+        let slow = tokio::spawn(async move {
+            let mut some = [0; 8];
+            for _ in 0..8 {
+                sleep(PATIENCE * 9 / 10).await;
+                far.read_exact(&mut some).await.unwrap();
+            }
+            far
+        });
+        conn.send().await.unwrap();
+        let _far = slow.await.unwrap();
+        for tail in [64, 10_000] {
+            let began = Instant::now();
+            conn.output.extend_from_slice(&[7; 64]);
+            let error = conn.send_with(&vec![7; tail]).await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+            assert_eq!(began.elapsed(), PATIENCE);
+        }
     }
 }

@@ -171,7 +171,7 @@ where
                         cause: None,
                     });
                 }
-                Flow::File => self.file().await?,
+                Flow::File => Box::pin(self.file()).await?,
                 Flow::More => self.wait().await?,
             }
         }

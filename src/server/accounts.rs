@@ -72,10 +72,16 @@ impl Credentials for Account {
     }
 
     fn secrets(&self) -> Vec<Secret> {
-        self.login_secret()
-            .map(|known| known.secret)
-            .into_iter()
-            .collect()
+        let known = self.candidates().into_iter();
+        known.map(|known| known.secret).collect()
+    }
+
+    fn confirmed(&self, secret: &Secret) {
+        Self::confirmed(self, secret);
+    }
+
+    fn denied(self: Arc<Self>, secret: &Secret) {
+        Self::denied(&self, secret);
     }
 }
 
@@ -224,9 +230,10 @@ fn prove_error(error: &TargetError, backend: &str) -> ProveError {
     };
     match &**error {
         DialError::Login(LoginError::NotProof) => ProveError::NotProof,
-        error if matches!(error.denial(), Some(Denial::Credentials | Denial::Account)) => {
-            ProveError::Denied(failure.error)
-        }
-        _ => ProveError::Unavailable(failure.error),
+        error => match error.denial() {
+            Some(Denial::Credentials | Denial::Account) => ProveError::Denied(failure.error),
+            Some(Denial::Blocked) => ProveError::Blocked(failure.error),
+            _ => ProveError::Unavailable(failure.error),
+        },
     }
 }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::backend::dialer::DialError;
-use crate::backend::login::{Denial, LoginError};
+use crate::backend::login::LoginError;
 use crate::backend::target::{DatabaseError, TargetError};
 use crate::pool::BorrowError;
 use crate::protocol::handshake::{ServerError, SqlState};
@@ -53,9 +53,7 @@ impl Failure {
             }
             DialError::Login(LoginError::Refused(error)) => {
                 let reason = match LoginError::Refused(error.clone()).denial() {
-                    Some(Denial::Credentials | Denial::Account | Denial::Database) => {
-                        RejectReason::AccessDenied
-                    }
+                    Some(_) => RejectReason::AccessDenied,
                     None => RejectReason::BackendUnavailable,
                 };
                 Self {
@@ -67,10 +65,15 @@ impl Failure {
                 error: server_error(UNKNOWN, *b"HY000", &format!("Sidepool: {error}")),
                 reason: RejectReason::AccessDenied,
             },
+            DialError::SetUp(_) if let Some(error) = error.expired() => Self {
+                error: of_info(error.clone()),
+                reason: RejectReason::AccessDenied,
+            },
             DialError::Login(error) => unavailable(
                 UNREACHABLE,
                 &format!("Sidepool: can't connect to the database at {backend}: {error}"),
             ),
+            DialError::NoBaseline => unavailable(UNKNOWN, &format!("Sidepool: {error}; try again")),
             DialError::SetUp(error) => unavailable(
                 UNKNOWN,
                 &format!("Sidepool: a connection to {backend} could not be set up: {error}"),
@@ -137,6 +140,8 @@ fn of_info(error: ErrorInfo) -> ServerError {
 mod tests {
     use super::*;
     use crate::backend::dial::Address;
+    use crate::backend::dialer::Dialer;
+    use crate::pool::Connector;
     use std::io;
     use std::sync::Arc;
     use std::time::Duration;
@@ -175,6 +180,9 @@ mod tests {
                 reason: RejectReason::AccessDenied
             }
         );
+        let gone = DialError::NoBaseline;
+        assert!(!Dialer::is_denied(&gone), "the password was right");
+        assert_eq!(of(gone).reason, RejectReason::BackendUnavailable);
         let full = server_error(1040, *b"08004", "Too many connections");
         let refused = of(LoginError::Refused(full).into());
         assert_eq!(refused.reason, RejectReason::BackendUnavailable);

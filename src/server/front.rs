@@ -37,12 +37,14 @@ use crate::reason::{CloseReason, RejectReason};
 use crate::relay::Conn;
 use crate::session::Session;
 use crate::session::context::{Boxed, Login, SessionContext};
-use crate::session::directory::{Directory, Identity, Registration};
+use crate::session::directory::{Activity, Directory, Entry, Identity, KillOnItsWay, Registration};
 use crate::session::scan::Scanner;
 use crate::transport::Stream;
 
 /// How long a client that is turned away without a greeting has to read why.
 const LINGER: Duration = Duration::from_secs(1);
+/// How long the kill of a statement that was cut off waits for a place at the server; the process is ending.
+const KILL_WITHIN: Duration = Duration::from_secs(1);
 
 /// What all listeners share.
 pub(super) struct Hall {
@@ -77,11 +79,18 @@ struct Entrant {
 /// What is kept beside a session.
 struct Attendance {
     connected: Connected,
-    client: u32,
+    entry: Arc<Entry>,
     identity: Arc<Identity>,
     directory: Arc<Directory>,
+    killer: Killer,
     _logged_in: LoggedIn,
     _permit: OwnedSemaphorePermit,
+}
+
+/// Kills what a session that is cut off has running.
+struct Killer {
+    context: Arc<SessionContext>,
+    key: PoolKey,
 }
 
 /// What a session begins with.
@@ -209,7 +218,7 @@ impl Front {
         let member = &hall.targets.members()[place];
         let tls = authenticated.is_tls();
         let facts = authenticated.facts();
-        let begun = begin(member, &hall.accounts, &hall.logins, facts, tls).await;
+        let begun = begin(member, &hall.logins, facts, tls).await;
         let Beginning { login, ok } = match begun {
             Ok(begun) => begun,
             Err(failure) => return Err(authenticated.refuse(failure.reason, failure.error).await),
@@ -218,7 +227,7 @@ impl Front {
         let registration = hall.directory.register(id, login.identity.clone());
         registration.set_database(login.state.schema().cloned());
         // Revoked a moment ago, it would not be among those who are told.
-        if facts.account.login_secret().is_none() {
+        if !facts.account.knows(facts.secret) {
             registration.end(CloseReason::AuthRevoked);
         }
         let (stream, _) = authenticated.accept(&ok).await?;
@@ -244,9 +253,13 @@ impl Front {
         let (path, tls) = (login.client.path, login.identity.tls);
         let attendance = Attendance {
             connected: arrival.logged_in(path, tls),
-            client: registration.id(),
+            entry: registration.entry(),
             identity: registration.identity(),
             directory: Arc::clone(&self.hall.directory),
+            killer: Killer {
+                context: Arc::clone(&context),
+                key: login.key.clone(),
+            },
             _logged_in: logged_in,
             _permit: permit,
         };
@@ -258,7 +271,7 @@ impl Front {
 
 impl Attendance {
     async fn until_the_end(self, mut session: Boxed<'static, CloseReason>) {
-        let client = self.client;
+        let client = self.entry.id();
         {
             let (user, source, tls) = shown(&self.identity);
             debug!(client, user = &*user, source, tls, "client logged in");
@@ -278,22 +291,43 @@ impl Attendance {
             // It has logged its end itself.
             Some(reason) => reason,
             None => {
-                let (user, source, _) = shown(&self.identity);
-                debug!(client, user = &*user, source, "client cut off");
+                self.cut_off(session).await;
                 CloseReason::Drain
             }
         };
         self.connected.closed(reason);
     }
 
+    /// Ends the session, and the statement that it waits for.
+    async fn cut_off(&self, session: Boxed<'static, CloseReason>) {
+        let kill = self.entry.begin_kill();
+        let runs = self.entry.view().activity == Activity::Active;
+        drop(session);
+        if let Some(kill) = kill.filter(|_| runs) {
+            self.killer.kill(&kill).await;
+        }
+        let (user, source, _) = shown(&self.identity);
+        let client = self.entry.id();
+        debug!(client, user = &*user, source, "client cut off");
+    }
+
     /// Lets the directory wake this task, whatever the session does.
     fn listen(&self, waker: &Waker, listening: &mut Option<Waker>) {
         let known = listening.as_ref();
-        if !known.is_some_and(|known| known.will_wake(waker))
-            && let Some(entry) = self.directory.get(self.client)
-        {
-            entry.wake_by(waker);
+        if !known.is_some_and(|known| known.will_wake(waker)) {
+            self.entry.wake_by(waker);
             *listening = Some(waker.clone());
+        }
+    }
+}
+
+impl Killer {
+    /// Servers do not notice that a client has gone while its statement runs.
+    async fn kill(&self, kill: &KillOnItsWay) {
+        let target = &self.context.target;
+        let killed = target.kill_query(&self.key, kill.thread(), KILL_WITHIN);
+        if let Err(error) = killed.await {
+            debug!(%error, "a statement that was cut off could not be killed");
         }
     }
 }
@@ -337,7 +371,6 @@ impl Handler for Front {
 /// Has the session's first state read and its database selected, which is what the final OK waits for.
 pub(super) async fn begin(
     member: &Member,
-    accounts: &Accounts,
     logins: &Logins,
     facts: &ClientFacts,
     tls: bool,
@@ -351,13 +384,7 @@ pub(super) async fn begin(
     logins.note_habit(account.user(), Habit { bits, collation });
     let first = match member.target.first_state(&key, collation).await {
         Ok(first) => first,
-        Err(error) => {
-            let failure = Failure::of_target(&error, &member.name);
-            if failure.reason == RejectReason::AccessDenied {
-                accounts.denied(account, facts.secret);
-            }
-            return Err(failure);
-        }
+        Err(error) => return Err(Failure::of_target(&error, &member.name)),
     };
     let state = match &facts.database {
         None => first.clone(),

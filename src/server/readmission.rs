@@ -70,11 +70,7 @@ impl Changes {
                 let (unsent, facts) = changing.leave();
                 let member = &self.targets.members()[self.place];
                 let tls = current.identity.tls;
-                let accounts = &self.judge.accounts;
-                (
-                    unsent,
-                    begin(member, accounts, &self.logins, &facts, tls).await,
-                )
+                (unsent, begin(member, &self.logins, &facts, tls).await)
             }
             Err(refusing) => {
                 let (unsent, answer, rejected) = refusing.leave(facts);

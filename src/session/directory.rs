@@ -5,12 +5,13 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::task::Waker;
 use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::reason::{CloseReason, PinReason};
@@ -121,7 +122,15 @@ pub struct Entry {
     commands: AtomicU64,
     last_activity_millis: AtomicU64,
     backend_thread: AtomicU64,
+    kills: Kills,
     end: EndSignal,
+}
+
+/// Kills on their way to what runs on the client's backend connection.
+#[derive(Debug, Default)]
+struct Kills {
+    count: AtomicUsize,
+    returned: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -185,6 +194,7 @@ impl Directory {
             commands: AtomicU64::new(0),
             last_activity_millis: AtomicU64::new(millis_since(self.started)),
             backend_thread: AtomicU64::new(0),
+            kills: Kills::default(),
             end: EndSignal::default(),
         });
         self.clients.lock().insert(id, Arc::clone(&entry));
@@ -299,6 +309,36 @@ impl Entry {
         Some(self.backend_thread.load(Ordering::Relaxed)).filter(|&id| id != 0)
     }
 
+    /// The backend connection is let go of. `true`: a kill is on its way to it, and until
+    /// [`kills_returned`](Self::kills_returned) nobody else may have it.
+    pub fn clear_backend_thread(&self) -> bool {
+        // Either the killer sees that there is no connection any more, or this sees the killer.
+        self.backend_thread.store(0, Ordering::SeqCst);
+        self.kills.count.load(Ordering::SeqCst) > 0
+    }
+
+    /// Begins to kill what runs on the client's backend connection; `None`: it holds none.
+    pub fn begin_kill(self: &Arc<Self>) -> Option<KillOnItsWay> {
+        self.kills.count.fetch_add(1, Ordering::SeqCst);
+        let kill = KillOnItsWay {
+            entry: Arc::clone(self),
+            thread: self.backend_thread.load(Ordering::SeqCst),
+        };
+        (kill.thread != 0).then_some(kill)
+    }
+
+    /// Waits until no kill is on its way. Cancel safe.
+    pub async fn kills_returned(&self) {
+        loop {
+            let mut returned = std::pin::pin!(self.kills.returned.notified());
+            returned.as_mut().enable();
+            if self.kills.count.load(Ordering::SeqCst) == 0 {
+                return;
+            }
+            returned.await;
+        }
+    }
+
     /// A command has begun.
     pub fn command_began(&self, now: Instant) {
         // Only the session itself counts.
@@ -365,11 +405,41 @@ impl Entry {
     }
 }
 
+/// A kill that has not returned; while there is one, the backend connection is not shared, so that
+/// a kill that comes late hits nobody else's statement.
+#[derive(Debug)]
+pub struct KillOnItsWay {
+    entry: Arc<Entry>,
+    thread: u64,
+}
+
+impl KillOnItsWay {
+    /// The server's thread id of the connection.
+    pub const fn thread(&self) -> u64 {
+        self.thread
+    }
+}
+
+impl Drop for KillOnItsWay {
+    fn drop(&mut self) {
+        if self.entry.kills.count.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.entry.kills.returned.notify_waiters();
+        }
+    }
+}
+
 /// Keeps a client listed.
 #[derive(Debug)]
 pub struct Registration {
     directory: Arc<Directory>,
     entry: Arc<Entry>,
+}
+
+impl Registration {
+    /// The client's entry, which outlives its registration.
+    pub fn entry(&self) -> Arc<Entry> {
+        Arc::clone(&self.entry)
+    }
 }
 
 impl std::ops::Deref for Registration {
@@ -414,6 +484,29 @@ mod tests {
         assert_eq!(directory.get(id).unwrap().view().commands, 1);
         drop(registration);
         assert!(directory.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_let_go_of_knows_of_the_kills_that_have_not_returned() {
+        let directory = Arc::new(Directory::default());
+        let registration = directory.register(FIRST_ID, Identity::default());
+        let entry = registration.entry();
+        assert!(entry.begin_kill().is_none(), "it holds none");
+        assert!(!entry.clear_backend_thread());
+        entry.set_backend_thread(7);
+        let kill = entry.begin_kill().unwrap();
+        assert_eq!(kill.thread(), 7);
+        assert!(entry.clear_backend_thread());
+        assert!(entry.begin_kill().is_none(), "too late for another");
+        let waiting = tokio::spawn({
+            let entry = registration.entry();
+            async move { entry.kills_returned().await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        drop(kill);
+        waiting.await.unwrap();
+        assert!(!entry.clear_backend_thread());
     }
 
     #[tokio::test]

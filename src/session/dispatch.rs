@@ -1,9 +1,15 @@
 //! From the bytes of a command to what is done about it.
+//!
+//! What is rare is in boxes of its own here and in what follows, since the future of a command is
+//! written anew for each.
+
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::exchange::Work;
+use super::idle::Woken;
 use super::plan::{Memory, Plan};
 use super::scan::{Findings, Whole};
 use super::{Flow, Session};
@@ -14,6 +20,10 @@ use crate::protocol::command::{Command, ResponseShape, query_text};
 use crate::protocol::packet::{HEADER_LEN, Header, MAX_PAYLOAD};
 use crate::reason::{CloseReason, PinReason};
 
+/// Bytes of `COM_STMT_SEND_LONG_DATA` without any data: command, statement id, parameter.
+const LONG_DATA_MIN: usize = 7;
+/// A client that sends nothing for so long in the middle of a command is treated as idle.
+const PAUSE: Duration = Duration::from_millis(100);
 /// Open prepared statements whose ids are remembered; more are a client's mistake.
 const MAX_STATEMENTS: usize = 100_000;
 
@@ -81,9 +91,15 @@ impl Session {
                     self.client.input.reserve(missing);
                 }
             }
-            match self.client.read_more().await {
-                Ok(n) if n > 0 => {}
-                _ => return Err(Flow::Close(CloseReason::ClientGone)),
+            match timeout(PAUSE, self.client.read_more()).await {
+                Ok(Ok(n)) if n > 0 => {}
+                Ok(_) => return Err(Flow::Close(CloseReason::ClientGone)),
+                Err(_) => {
+                    if let Woken::Close(reason) = Box::pin(self.stalled()).await {
+                        Box::pin(self.say_farewell(reason)).await;
+                        return Err(Flow::Close(reason));
+                    }
+                }
             }
         }
     }
@@ -97,18 +113,27 @@ impl Session {
         match (command, packet) {
             (Command::Quit, _) => Flow::Close(CloseReason::Quit),
             (Command::Query, Some(packet)) => self.query(packet, began).await,
-            (Command::Query | Command::StmtPrepare, None) => self.large(command, began).await,
+            (Command::Query | Command::StmtPrepare, None) => {
+                Box::pin(self.large(command, began)).await
+            }
             (Command::StmtPrepare, Some(packet)) => self.prepare(packet, began).await,
             (Command::Ping, Some(packet)) => self.ping(packet, began).await,
             (Command::StmtClose, Some(packet)) => self.close_statement(packet, began).await,
-            (Command::StmtSendLongData, packet) => self.long_data(packet, began).await,
-            (Command::ChangeUser, Some(packet)) => self.change_user(packet).await,
-            (Command::ResetConnection, Some(packet)) => self.reset_connection(packet, began).await,
-            (Command::SetOption, Some(packet)) => self.set_option(packet, began).await,
-            (Command::ProcessKill, Some(packet)) => self.process_kill(packet, began).await,
+            (Command::StmtSendLongData, packet) => Box::pin(self.long_data(packet, began)).await,
+            (Command::ChangeUser, Some(packet)) => Box::pin(self.change_user(packet)).await,
+            (Command::ResetConnection, Some(packet)) => {
+                Box::pin(self.reset_connection(packet, began)).await
+            }
+            (Command::SetOption, Some(packet)) => Box::pin(self.set_option(packet, began)).await,
+            (Command::ProcessKill, Some(packet)) => {
+                Box::pin(self.process_kill(packet, began)).await
+            }
             (command, packet) if command.shape() == ResponseShape::Refused => {
                 drop(packet);
-                self.answer_replication(command).await
+                match self.is_replication(command) {
+                    true => Box::pin(self.answer_replication(command)).await,
+                    false => self.answer_unknown().await,
+                }
             }
             (command, packet) => {
                 let mut work = Work::of(command, packet, began);
@@ -134,7 +159,7 @@ impl Session {
                 .await;
         };
         let findings = self.context.scanner.scan(sql, self.carried.lex);
-        if let Some(flow) = self.answer_whole(&findings, began).await {
+        if let Some(flow) = self.answer_whole(&findings, sql, began).await {
             return flow;
         }
         let plan = Plan::of(&findings, self.memory());
@@ -148,11 +173,20 @@ impl Session {
     }
 
     /// Answers what is no affair of the server's.
-    async fn answer_whole(&mut self, findings: &Findings, began: Instant) -> Option<Flow> {
+    async fn answer_whole(
+        &mut self,
+        findings: &Findings,
+        sql: &[u8],
+        began: Instant,
+    ) -> Option<Flow> {
         match findings.whole {
             Whole::Ordinary => None,
-            Whole::Kill { id, query } => self.kill(id, query, began).await,
-            _ if self.hold.is_some() => None,
+            Whole::Kill { id, query } => Box::pin(self.kill(id, query, began)).await,
+            // The server has it.
+            Whole::RowCount if self.hold.is_some() => None,
+            Whole::RowCount => self.answer_row_count(sql).await,
+            // The server has them.
+            _ if self.hold.as_ref().is_some_and(|h| h.pending.diagnostics) => None,
             form => self.answer_diagnostics(form).await,
         }
     }
@@ -202,6 +236,9 @@ impl Session {
         let id = packet
             .get(HEADER_LEN + 1..HEADER_LEN + 5)
             .map(|mut id| id.get_u32_le());
+        if id.is_none() {
+            return self.answer_truncated().await;
+        }
         let known = id.is_some_and(|id| self.pinned.statements.remove(&id));
         if !known || self.hold.is_none() {
             return Flow::Continue;
@@ -217,6 +254,9 @@ impl Session {
     /// server would not answer either.
     async fn long_data(&mut self, packet: Option<BytesMut>, began: Instant) -> Flow {
         match (packet, self.hold.is_some()) {
+            (Some(packet), _) if packet.len() < HEADER_LEN + LONG_DATA_MIN => {
+                self.answer_truncated().await
+            }
             (Some(_), false) => Flow::Continue,
             (packet, _) => {
                 self.carry_out(Work::of(Command::StmtSendLongData, packet, began))

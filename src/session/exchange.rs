@@ -3,16 +3,17 @@
 //! What may be run again and what may not is decided here, by the rule of DESIGN 9: only a command
 //! of which it is certain that the server never read it is sent a second time.
 
+use std::future::poll_fn;
 use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::time::Instant;
 use tracing::debug;
 
-use super::Session;
 use super::directory::Activity;
 use super::pending::Pending;
-use super::plan::{Place, Plan};
+use super::plan::{Place, Plan, Shown};
+use super::{Session, patience};
 use crate::backend::connection::StatementError;
 use crate::backend::dialer::{DialError, Dialer};
 use crate::backend::state::{DatabaseChange, Replay, State, replay};
@@ -32,6 +33,8 @@ const EMPTY_DIAGNOSTICS: &[u8] = b"DO (SELECT COUNT(*) FROM (SELECT 1) AS t)";
 const NOT_READ: [u16; 3] = [4031, 1053, 1927];
 /// Pause between two attempts to reach a backend that is down.
 const DIAL_AGAIN: Duration = Duration::from_millis(200);
+/// New connections that one command may find to be out of its session's reach.
+const MISFITS: usize = 3;
 /// Times that one command may meet a connection that died idle.
 const RETRIES: usize = 8;
 
@@ -168,9 +171,15 @@ impl Session {
     async fn acquire(&mut self, plan: &Plan, began: Instant) -> Result<(), Trouble> {
         if let Some(hold) = &mut self.hold {
             // A transaction or a pin is lost with its connection; nothing can bring it back.
-            return match hold.lease.is_silent() {
-                true => Ok(()),
-                false => Err(self.lost(RetireReason::ServerClosed, false)),
+            if !hold.lease.is_silent() {
+                return Err(self.lost(RetireReason::ServerClosed, false));
+            }
+            return match plan.place {
+                // What was saved of another connection's is not on this one.
+                Place::Previous(reason @ PinReason::Diagnostics) if !hold.pending.diagnostics => {
+                    Err(Trouble::NotKept(reason))
+                }
+                _ => Ok(()),
             };
         }
         if let Place::Previous(reason) = plan.place {
@@ -186,20 +195,30 @@ impl Session {
         let mut left = self.context.settings.load().pool.borrow_timeout;
         let deadline = began + left;
         self.me.set_activity(Activity::Waiting);
+        let mut misfits = 0;
         loop {
             let pool = self.context.target.pool();
-            match pool
-                .borrow(&self.login.key, &self.carried.state, left)
-                .await
-            {
+            let client = &mut self.client;
+            let borrowed = tokio::select! {
+                biased;
+                borrowed = pool.borrow(&self.login.key, &self.carried.state, left) => borrowed,
+                // Or the queue would fill with statements of clients that no longer wait for them.
+                _ = poll_fn(|cx| client.poll_gone(cx)) => return Err(Trouble::ClientGone),
+            };
+            match borrowed {
                 Ok(lease) => {
                     self.take(lease);
                     self.me.set_activity(Activity::Active);
-                    if self.replay().await? {
-                        return Ok(());
+                    match self.replay().await? {
+                        Replayed::Ready => return Ok(()),
+                        Replayed::Again => {}
+                        Replayed::Unreachable => {
+                            misfits += 1;
+                            Box::pin(self.begin_anew(misfits)).await?;
+                        }
                     }
                 }
-                Err(error) => self.borrow_failed(error, deadline).await?,
+                Err(error) => Box::pin(self.borrow_failed(error, deadline)).await?,
             }
             left = deadline.saturating_duration_since(Instant::now());
         }
@@ -233,7 +252,7 @@ impl Session {
         };
         let refused = match &*cause {
             DialError::Login(error) => error.server_error(),
-            DialError::SetUp(_) | DialError::NoSecret => None,
+            DialError::SetUp(_) | DialError::NoSecret | DialError::NoBaseline => None,
         };
         match refused {
             Some(error) if Dialer::is_denied(&cause) => Err(Trouble::Denied(error_info(error))),
@@ -249,18 +268,20 @@ impl Session {
     }
 
     /// Brings the connection just borrowed into the session's state. What cannot fail is only
-    /// appended to its output. `false`: another connection is needed.
-    async fn replay(&mut self) -> Result<bool, Trouble> {
+    /// appended to its output.
+    async fn replay(&mut self) -> Result<Replayed, Trouble> {
         let Some(hold) = &mut self.hold else {
-            return Ok(false);
+            return Ok(Replayed::Again);
         };
         if hold.lease.state == self.carried.state {
-            return Ok(true);
+            return Ok(Replayed::Ready);
         }
         let Ok(replay) = replay(&hold.lease.state, &self.carried.state) else {
-            // The pool was told that it fits; a state that changed meanwhile is no reason to go on.
-            self.let_go(RetireReason::Dirty);
-            return Ok(false);
+            // A new connection: those the pool has were asked whether they fit. It is another
+            // session's.
+            self.give_back();
+            self.ticket = None;
+            return Ok(Replayed::Unreachable);
         };
         hold.replay = Replaying::Unanswered;
         if let Some(sql) = &replay.set_sql {
@@ -275,18 +296,45 @@ impl Session {
             }
             DatabaseChange::Awaited(name) => {
                 hold.lease.put_command(Command::InitDb, name);
-                return self.await_database(&replay).await;
+                return Box::pin(self.await_database(&replay)).await;
             }
         }
         hold.lease.state = self.carried.state.clone();
-        Ok(true)
+        Ok(Replayed::Ready)
+    }
+
+    /// A connection just opened cannot be brought into the session's state: since the session began,
+    /// variables of the server have changed that it may not set, or it is another server. What the
+    /// session has set itself is put on top of what a login shows now.
+    async fn begin_anew(&mut self, misfits: usize) -> Result<(), Trouble> {
+        let unreachable = || Trouble::ReplayFailed(unreachable_state());
+        if misfits > MISFITS {
+            return Err(unreachable());
+        }
+        let key = &self.login.key;
+        // As at the session's login.
+        let collation = u8::try_from(self.login.client.collation).unwrap_or_default();
+        let target = &self.context.target;
+        target.dialer().forget_globals();
+        let Ok(first) = target.first_state(key, collation).await else {
+            return Err(Trouble::BorrowTimeout);
+        };
+        let state = self.carried.state.rebase(&self.login.first, &first);
+        let state = state.ok_or_else(unreachable)?;
+        debug!(
+            client = self.me.id(),
+            "session begun anew on top of the server's changed variables"
+        );
+        self.login.first = first;
+        self.set_state(state);
+        Ok(())
     }
 
     /// Sends a replay that may fail, because the database may be gone, and waits for its answers.
-    async fn await_database(&mut self, replay: &Replay) -> Result<bool, Trouble> {
+    async fn await_database(&mut self, replay: &Replay) -> Result<Replayed, Trouble> {
         self.own = 0;
         let Some(hold) = &mut self.hold else {
-            return Ok(false);
+            return Ok(Replayed::Again);
         };
         let lease = &mut hold.lease;
         let wanted = self.carried.state.clone();
@@ -304,19 +352,19 @@ impl Session {
             Ok(()) => {
                 hold.replay = Replaying::Over;
                 self.context.metrics.sessions.replays.inc(Outcome::Ok);
-                Ok(true)
+                Ok(Replayed::Ready)
             }
             Err(StatementError::Own(OwnError::Server(error))) if lease.state != wanted => {
                 debug!(%error, "the session's database cannot be selected any more");
                 self.give_back();
                 self.set_state(wanted.with_schema(None));
-                Ok(false)
+                Ok(Replayed::Again)
             }
             Err(error) => {
                 // Nothing of the client's was sent, so the next connection may try.
                 debug!(%error, "backend connection failed in a replay");
                 self.let_go(RetireReason::Broken);
-                Ok(false)
+                Ok(Replayed::Again)
             }
         }
     }
@@ -342,7 +390,7 @@ impl Session {
                 let _ = hold.lease.conn.send_with(packet).await;
             }
             Body::Streamed => {
-                match relay::upload(&mut self.client, &mut hold.lease.conn, own).await {
+                match Box::pin(relay::upload(&mut self.client, &mut hold.lease.conn, own)).await {
                     Ok(uploaded) => first_seq = uploaded.next_seq,
                     Err(error) => return Attempt::Failed(self.upload_failed(error)),
                 }
@@ -401,8 +449,13 @@ impl Session {
     fn put_before(&mut self, plan: &Plan) {
         let Some(hold) = &mut self.hold else { return };
         let (lease, before) = (&mut hold.lease, plan.before);
-        if hold.fresh && plan.place == Place::Anywhere {
-            if before.last_insert_id && lease.last_insert_id != self.carried.last_insert_id {
+        // Nothing may come between the client's statement and the one before it on this connection.
+        if plan.place == Place::Anywhere {
+            // With a question open, the connection's is the session's own.
+            if before.last_insert_id
+                && !hold.pending.insert_id
+                && lease.last_insert_id != self.carried.last_insert_id
+            {
                 let sql = format!(
                     "SET @@session.last_insert_id={}",
                     self.carried.last_insert_id
@@ -411,13 +464,15 @@ impl Session {
                 lease.last_insert_id = self.carried.last_insert_id;
                 self.own += 1;
             }
-            if before.empty_diagnostics {
+            if before.empty_diagnostics && !hold.pending.diagnostics {
                 lease.put_query(EMPTY_DIAGNOSTICS);
                 self.own += 1;
             }
         }
-        if before.virtuals && !hold.pending.virtuals_shown {
-            if let Some(sql) = lease.virtuals().trackers_sql() {
+        if before.virtuals > hold.pending.shown {
+            if before.virtuals == Shown::All
+                && let Some(sql) = lease.virtuals().trackers_sql()
+            {
                 lease.put_query(sql.as_bytes());
                 self.own += 1;
             }
@@ -425,7 +480,7 @@ impl Session {
                 lease.put_query(timeouts.set_sql().as_bytes());
                 self.own += 1;
             }
-            hold.pending.virtuals_shown = true;
+            hold.pending.shown = before.virtuals;
         }
     }
 
@@ -484,6 +539,7 @@ impl Session {
         if state.schema_id() != self.carried.state.schema_id() {
             self.me.set_database(state.schema().cloned());
         }
+        self.client.patience = Some(patience(&state));
         self.carried.set_state(state);
     }
 
@@ -494,6 +550,16 @@ impl Session {
             session_track: has(Capabilities::SESSION_TRACK),
         }
     }
+}
+
+/// What became of a connection just borrowed.
+enum Replayed {
+    /// It is in the session's state, or will be when its output is sent.
+    Ready,
+    /// Another one is needed.
+    Again,
+    /// No replay brings it there.
+    Unreachable,
 }
 
 /// How one attempt ended.
@@ -509,6 +575,16 @@ fn error_info(error: &crate::protocol::handshake::ServerError) -> ErrorInfo {
         code: error.code,
         sqlstate: error.sqlstate.0,
         message: error.message.to_vec().into_boxed_slice(),
+    }
+}
+
+fn unreachable_state() -> ErrorInfo {
+    ErrorInfo {
+        code: 1235,
+        sqlstate: *b"42000",
+        message: b"Sidepool cannot set this session's variables on the database server any more"
+            .to_vec()
+            .into_boxed_slice(),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::future::{Future, poll_fn};
 use std::io;
 use std::mem::MaybeUninit;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -41,9 +41,21 @@ enum Event {
 impl Session {
     /// Waits for the client's next command.
     pub(super) async fn idle(&mut self, alarm: &mut Alarm<'_>) -> Woken {
-        if !self.client.input.is_empty() {
-            return Woken::Command;
+        match self.client.input.is_empty() {
+            true => self.input_or_end(alarm).await,
+            false => Woken::Command,
         }
+    }
+
+    /// Waits for the rest of a command that the client has stopped in the middle of: it is idle, and
+    /// everything that ends an idle client ends it.
+    pub(super) async fn stalled(&mut self) -> Woken {
+        self.now_idle();
+        let timer = pin!(tokio::time::sleep_until(self.clock.idle_since));
+        self.input_or_end(&mut Alarm::new(timer)).await
+    }
+
+    async fn input_or_end(&mut self, alarm: &mut Alarm<'_>) -> Woken {
         self.client.release();
         self.me.set_activity(match self.situation() {
             Situation::Free => Activity::Idle,
@@ -324,7 +336,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_deadline_is_kept_whether_it_was_put_off_or_brought_forward() {
         let (me, began) = (registration(), Instant::now());
-        let timer = std::pin::pin!(sleep_until(began));
+        let timer = pin!(sleep_until(began));
         let mut alarm = Alarm::new(timer);
         for (left_at, deadline) in [(10, 30), (20, 50), (45, 75)] {
             let wait = until(&mut alarm, &me, began + secs(deadline));
@@ -348,7 +360,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_task_that_has_used_up_its_turn_is_woken_all_the_same() {
         let (me, began) = (registration(), Instant::now());
-        let timer = std::pin::pin!(sleep_until(began));
+        let timer = pin!(sleep_until(began));
         let mut alarm = Alarm::new(timer);
         poll_fn(|cx| {
             while let Poll::Ready(turn) = coop::poll_proceed(cx) {

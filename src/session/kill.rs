@@ -9,13 +9,18 @@ use tracing::debug;
 use super::directory::FIRST_ID;
 use super::exchange::{Hold, Work};
 use super::{Flow, Session};
+use crate::backend::connection::StatementError;
+use crate::backend::target::KillError;
 use crate::metrics::LocalAnswer;
 use crate::protocol::command::Command;
 use crate::protocol::packet::HEADER_LEN;
 use crate::reason::{CloseReason, RetireReason};
+use crate::relay::own::OwnError;
 
 /// How long an abandoned statement's killer waits for a place at the server.
 const KILL_WITHIN: Duration = Duration::from_secs(5);
+/// `ER_NO_SUCH_THREAD`.
+const NO_SUCH_THREAD: u16 = 1094;
 
 impl Session {
     /// `KILL` of one of Sidepool's ids; `None`: the id is a server's, and the server's affair.
@@ -27,7 +32,10 @@ impl Session {
         let entry = id.and_then(|id| self.context.directory.get(id));
         let Some(entry) = entry else {
             let message = format!("Unknown thread id: {}", id.unwrap_or(u32::MAX));
-            return Some(self.answer_sidepool(1094, *b"HY000", &message).await);
+            return Some(
+                self.answer_sidepool(NO_SUCH_THREAD, *b"HY000", &message)
+                    .await,
+            );
         };
         if entry.identity().account_id != self.login.identity.account_id {
             let message = format!("You are not owner of thread {}", entry.id());
@@ -41,16 +49,33 @@ impl Session {
         if !query {
             entry.end(CloseReason::Killed);
         }
-        if let Some(thread) = entry.backend_thread() {
-            let target = self.context.target.clone();
-            let killed = target
-                .kill_query(&self.login.key, thread, KILL_WITHIN)
-                .await;
-            if let Err(error) = killed {
-                debug!(%error, "a statement could not be killed");
+        let Some(kill) = entry.begin_kill() else {
+            return Some(self.answer_ok().await);
+        };
+        let (target, key) = (self.context.target.clone(), self.login.key.clone());
+        // In a task of its own: begun, it is finished, even if this client leaves.
+        let killed =
+            tokio::spawn(async move { target.kill_query(&key, kill.thread(), KILL_WITHIN).await });
+        match killed.await {
+            Ok(Ok(())) => Some(self.answer_ok().await),
+            Ok(Err(KillError::Statement(StatementError::Own(OwnError::Server(error))))) => {
+                // The server no longer knows the thread: what was to be killed is over.
+                match error.code == NO_SUCH_THREAD {
+                    true => Some(self.answer_ok().await),
+                    false => Some(self.answer_error(&error).await),
+                }
             }
+            Ok(Err(error)) => {
+                debug!(%error, "a statement could not be killed");
+                let message = format!("Sidepool could not reach the database to kill it: {error}");
+                Some(self.answer_sidepool(1105, *b"HY000", &message).await)
+            }
+            // A defect, logged where it happened.
+            Err(_) => Some(
+                self.answer_sidepool(1105, *b"HY000", "Sidepool could not kill it")
+                    .await,
+            ),
         }
-        Some(self.answer_ok().await)
     }
 
     /// `COM_PROCESS_KILL`, the same in binary.
@@ -58,10 +83,15 @@ impl Session {
         let id = packet
             .get(HEADER_LEN + 1..HEADER_LEN + 5)
             .map(|mut id| id.get_u32_le());
-        if let Some(id) = id
-            && let Some(flow) = self.kill(id.into(), false, began).await
-        {
-            return flow;
+        match id {
+            Some(id) => {
+                if let Some(flow) = self.kill(id.into(), false, began).await {
+                    return flow;
+                }
+            }
+            // MariaDB would take the missing bytes from what another client's command has left.
+            None if self.is_mariadb() => return self.answer_malformed().await,
+            None => {}
         }
         self.carry_out(Work::plain(Command::ProcessKill, packet, began))
             .await

@@ -7,7 +7,9 @@ use crate::backend::facts::Virtuals;
 use crate::backend::state::{IdleTimeouts, State, Value};
 use crate::protocol::reply::StatusFlags;
 use crate::relay::own::OwnResultSet;
-use crate::relay::{TrackedVariables, TrackerFilter, TrackerSelection, TransactionInfo};
+use crate::relay::{
+    Answer, End, TrackedVariables, TrackerFilter, TrackerSelection, TransactionInfo,
+};
 
 /// The session as it is between two statements, wherever it ran last.
 #[derive(Debug)]
@@ -18,6 +20,8 @@ pub struct Carried {
     pub last_insert_id: u64,
     /// The client's own `wait_timeout` and `interactive_timeout`, if it set any.
     pub timeouts: Option<IdleTimeouts>,
+    /// What `ROW_COUNT()` returns.
+    pub row_count: i64,
     /// What the last statement left in the diagnostics area, if anything.
     pub diagnostics: Option<Box<SavedDiagnostics>>,
     /// Status flags of the last OK.
@@ -41,6 +45,8 @@ pub struct SavedDiagnostics {
     pub warning_count: OwnResultSet,
     /// `SHOW COUNT(*) ERRORS`
     pub error_count: OwnResultSet,
+    /// `character_set_results`, in which the rows are written; `None` until it is known.
+    pub charset: Option<Value>,
 }
 
 impl SavedDiagnostics {
@@ -83,6 +89,7 @@ impl Carried {
             state,
             last_insert_id: 0,
             timeouts: None,
+            row_count: 0,
             diagnostics: None,
             status,
             learned: Learned::default(),
@@ -100,6 +107,21 @@ impl Carried {
         }
     }
 
+    /// The diagnostics that were saved, if they can still be shown as they are: on MariaDB they outlive
+    /// a `SET NAMES`, behind which the server would write them in another charset.
+    pub fn readable_diagnostics(&self) -> Option<&SavedDiagnostics> {
+        let saved = self.diagnostics.as_deref()?;
+        (saved.charset.as_ref() == self.state.get_named(RESULTS_CHARSET)).then_some(saved)
+    }
+
+    /// The diagnostics were saved in the present state.
+    pub fn date_diagnostics(&mut self) {
+        let charset = self.state.get_named(RESULTS_CHARSET).cloned();
+        if let Some(saved) = &mut self.diagnostics {
+            saved.charset = charset;
+        }
+    }
+
     fn look_at_state(&mut self) {
         let sql_mode = value(&self.state, "sql_mode").unwrap_or_default();
         let has = |mode: &[u8]| sql_mode.split(|&b| b == b',').any(|m| m == mode);
@@ -109,6 +131,16 @@ impl Carried {
             no_backslash_escapes: has(b"NO_BACKSLASH_ESCAPES"),
             charset: CharsetFamily::of(charset),
         };
+    }
+
+    /// What `ROW_COUNT()` returns after an answer: the affected rows of an OK, -1 after rows and errors
+    /// (measured on both servers for every kind of statement, and for `USE` and a ping).
+    pub const fn set_row_count(&mut self, answer: &Answer) {
+        match answer.end {
+            End::Ok => self.row_count = answer.affected_rows.cast_signed(),
+            End::Rows | End::Error(_) => self.row_count = -1,
+            End::Nothing | End::Prepared(_) | End::Text => {}
+        }
     }
 
     /// The status flags of an OK, as far as they outlive its statement.
@@ -125,6 +157,8 @@ impl Carried {
         !self.status.autocommit()
     }
 }
+
+const RESULTS_CHARSET: &str = "character_set_results";
 
 fn value<'s>(state: &'s State, name: &str) -> Option<&'s [u8]> {
     state.get_named(name).and_then(Value::as_bytes)

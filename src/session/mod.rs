@@ -25,6 +25,7 @@ pub mod timers;
 use std::collections::HashSet;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -35,8 +36,10 @@ use idle::{Alarm, Rules};
 use memory::Carried;
 use pins::Pins;
 
+use crate::backend::state::{IdleTimeouts, State};
 use crate::metrics::GaugeGuard;
 use crate::pool::Ticket;
+use crate::protocol::capability::Capabilities;
 use crate::reason::CloseReason;
 use crate::relay::Conn;
 
@@ -106,12 +109,13 @@ impl Session {
     /// A session for a client whose login has just been answered with OK.
     pub fn new(
         context: Arc<SessionContext>,
-        client: Conn,
+        mut client: Conn,
         login: Login,
         registration: Registration,
     ) -> Self {
         let carried = carried(&context, &login);
         registration.set_database(login.state.schema().cloned());
+        client.patience = Some(patience(&login.state));
         let now = Instant::now();
         Self {
             context,
@@ -160,8 +164,31 @@ impl Session {
     }
 }
 
+/// How long a client may take nothing of its answer: a little longer than its server has patience,
+/// which cannot be seen behind what the server has sent already.
+fn patience(state: &State) -> Duration {
+    const DEFAULT: u64 = 60;
+    const LONGER: u64 = 2;
+    let seconds = state
+        .get_named("net_write_timeout")
+        .and_then(|value| std::str::from_utf8(value.as_bytes()?).ok()?.parse().ok());
+    Duration::from_secs(seconds.unwrap_or(DEFAULT).saturating_add(LONGER))
+}
+
 fn carried(context: &SessionContext, login: &Login) -> Carried {
-    Carried::new(login.state.clone(), &context.target.dialer().virtuals())
+    let virtuals = context.target.dialer().virtuals();
+    let mut carried = Carried::new(login.state.clone(), &virtuals);
+    carried.timeouts = own_timeouts(context, login);
+    carried
+}
+
+/// With what timeouts the session begins, if they are not the server's usual ones.
+fn own_timeouts(context: &SessionContext, login: &Login) -> Option<IdleTimeouts> {
+    if !login.capabilities.contains(Capabilities::INTERACTIVE) {
+        return None;
+    }
+    let idle = context.target.dialer().virtuals().idle?;
+    Some(idle.of_interactive()).filter(|own| *own != idle)
 }
 
 #[cfg(test)]
@@ -180,6 +207,6 @@ mod tests {
         assert!(session <= 768, "{session} bytes");
         assert!(run <= 512, "{run} bytes");
         let command = size_of_future(Session::command);
-        assert!(command <= 4096, "{command} bytes");
+        assert!(command <= 2048, "{command} bytes");
     }
 }

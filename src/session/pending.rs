@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 
-use super::plan::Plan;
+use super::plan::{Plan, Shown};
 use crate::protocol::reply::StatusFlags;
 use crate::relay::{Answer, Trackers};
 
@@ -23,16 +23,20 @@ pub struct Pending {
     pub insert_id: bool,
     /// An ERR came: changes made before it are not reported yet.
     pub unsettled: bool,
-    /// The last statement left warnings or an error.
+    /// The session's diagnostics are those on the connection: a statement left warnings or an error
+    /// there. Otherwise they are what the session carries, whatever the connection has.
     pub diagnostics: bool,
-    /// The connection has the client's own values of the virtual variables.
-    pub virtuals_shown: bool,
+    /// The client's own values of virtual variables that the connection has.
+    pub shown: Shown,
     /// Everything must be read back.
     pub everything: bool,
     /// The client switched several statements at once on or off; the connection is to be put back.
     pub option: Option<bool>,
     /// The transaction tracker's last report.
     transaction: [u8; 8],
+    /// The session has spoken of a distributed transaction. MariaDB 10.11.19 takes a
+    /// `COM_RESET_CONNECTION` behind `XA PREPARE`, and fails every use of InnoDB from then on (1031).
+    pub xa: bool,
     /// A `SET TRANSACTION` waits for the next transaction.
     characteristics: bool,
 }
@@ -45,10 +49,11 @@ impl Default for Pending {
             insert_id: false,
             unsettled: false,
             diagnostics: false,
-            virtuals_shown: false,
+            shown: Shown::None,
             everything: false,
             option: None,
             transaction: AT_REST,
+            xa: false,
             characteristics: false,
         }
     }
@@ -59,9 +64,7 @@ impl Pending {
     pub fn note(&mut self, answer: &Answer, plan: &Plan) -> bool {
         self.insert_id |= plan.after.last_insert_id || answer.last_insert_id != 0;
         self.unsettled |= answer.error().is_some();
-        if !plan.after.looks_back {
-            self.diagnostics = answer.warnings > 0 || answer.error().is_some();
-        }
+        self.xa |= plan.after.xa;
         if answer.trackers.is_empty() {
             return false;
         }
@@ -115,7 +118,7 @@ impl Pending {
             && !self.insert_id
             && !self.unsettled
             && !self.diagnostics
-            && !self.virtuals_shown
+            && self.shown == Shown::None
             && !self.everything
             && self.option.is_none()
     }

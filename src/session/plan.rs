@@ -4,7 +4,7 @@
 //! connection. The loop carries a plan out, `settle` reads what it left to be done.
 
 use super::pins::Pins;
-use super::scan::{Findings, Flags, Whole};
+use super::scan::{Findings, Flags};
 use crate::reason::PinReason;
 
 /// What the plan depends on besides the statement.
@@ -27,8 +27,20 @@ pub struct Before {
     pub last_insert_id: bool,
     /// A statement that leaves the diagnostics area empty, as the session's own is.
     pub empty_diagnostics: bool,
-    /// The client's own values of the virtual variables, which the statement may read.
-    pub virtuals: bool,
+    /// The client's own values of the virtual variables that the statement may read.
+    pub virtuals: Shown,
+}
+
+/// Virtual variables of which the backend connection has the client's own values.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Shown {
+    /// None.
+    #[default]
+    None,
+    /// `wait_timeout` and `interactive_timeout`.
+    Timeouts,
+    /// These and the trackers: what happens now is not seen.
+    All,
 }
 
 /// What the statement may have changed unseen.
@@ -40,6 +52,10 @@ pub struct After {
     pub plain_set: bool,
     /// It ended the transaction, so savepoints are gone.
     pub end_transaction: bool,
+    /// It is about a distributed transaction.
+    pub xa: bool,
+    /// It may have changed variables of the server.
+    pub globals: bool,
     /// It only looked at what the statement before it left behind.
     pub looks_back: bool,
 }
@@ -73,12 +89,14 @@ impl Plan {
         before: Before {
             last_insert_id: false,
             empty_diagnostics: false,
-            virtuals: false,
+            virtuals: Shown::None,
         },
         after: After {
             last_insert_id: false,
             plain_set: false,
             end_transaction: false,
+            xa: false,
+            globals: false,
             looks_back: false,
         },
         pins: Pins::NONE,
@@ -92,13 +110,15 @@ impl Plan {
             return Self::PLAIN;
         }
         Self {
-            place: place(flags, findings.whole, memory),
+            place: place(flags, memory),
             before: before(flags, memory),
             after: After {
                 last_insert_id: flags.any(Flags::INSERT | Flags::LAST_INSERT_ID),
                 plain_set: flags.any(Flags::PLAIN_SET),
                 end_transaction: flags.any(Flags::END_TRANSACTION),
-                looks_back: flags.any(Flags::DIAGNOSTICS),
+                xa: flags.any(Flags::XA),
+                globals: flags.any(Flags::GLOBAL),
+                looks_back: flags.any(Flags::LOOKS_BACK),
             },
             pins: pins(flags, memory),
         }
@@ -115,24 +135,31 @@ impl Plan {
     }
 }
 
-fn place(flags: Flags, whole: Whole, memory: Memory) -> Place {
-    if flags.any(Flags::ROW_COUNT | Flags::FOUND_ROWS) {
+fn place(flags: Flags, memory: Memory) -> Place {
+    // The connection remembers the last value of a sequence, of whichever session it was.
+    if flags.any(Flags::ROW_COUNT | Flags::FOUND_ROWS | Flags::LASTVAL) {
         return Place::Previous(PinReason::RowCount);
     }
-    // The four plain forms are answered from what was saved.
-    if flags.any(Flags::DIAGNOSTICS) && memory.saved_diagnostics && whole == Whole::Ordinary {
+    // The four plain forms have been answered from what was saved, if that can still be shown.
+    if flags.any(Flags::DIAGNOSTICS) && memory.saved_diagnostics {
         return Place::Previous(PinReason::Diagnostics);
     }
     Place::Anywhere
 }
 
 fn before(flags: Flags, memory: Memory) -> Before {
-    let names_virtuals = flags.any(Flags::SESSION_TRACK | Flags::ALL_VARIABLES)
-        || memory.virtual_timeouts && flags.any(Flags::TIMEOUT_VARIABLE);
+    let virtuals = if flags.any(Flags::SESSION_TRACK | Flags::ALL_VARIABLES) {
+        Shown::All
+    } else if memory.virtual_timeouts && flags.any(Flags::TIMEOUT_VARIABLE) {
+        Shown::Timeouts
+    } else {
+        Shown::None
+    };
     Before {
-        last_insert_id: flags.any(Flags::WRITE | Flags::LAST_INSERT_ID),
+        // A list of all variables shows the id as well.
+        last_insert_id: flags.any(Flags::WRITE | Flags::LAST_INSERT_ID | Flags::ALL_VARIABLES),
         empty_diagnostics: flags.any(Flags::DIAGNOSTICS) && !memory.saved_diagnostics,
-        virtuals: names_virtuals,
+        virtuals,
     }
 }
 
@@ -155,7 +182,10 @@ fn pins(flags: Flags, memory: Memory) -> Pins {
         .map(|&(_, reason)| reason)
         .collect();
     // A client that sets the trackers itself sees through them from now on; Sidepool no longer does.
-    if flags.any(Flags::SESSION_TRACK) && flags.any(Flags::SET | Flags::WRITE) {
+    // So does a statement that reads the client's own settings and may do more than that.
+    if flags.any(Flags::SESSION_TRACK) && flags.any(Flags::SET | Flags::WRITE)
+        || flags.any(Flags::SESSION_TRACK | Flags::ALL_VARIABLES) && flags.any(Flags::CODE)
+    {
         pins.add(PinReason::SessionTrack);
     }
     // With autocommit off a savepoint counts although no flag shows a transaction (hazard 8).
@@ -216,9 +246,19 @@ mod tests {
             saved_diagnostics: true,
             ..Memory::default()
         };
-        assert_eq!(plan("SHOW WARNINGS", saved).place, Place::Anywhere);
-        let limited = plan("SHOW WARNINGS LIMIT 1", saved).place;
-        assert_eq!(limited, Place::Previous(PinReason::Diagnostics));
+        for sql in [
+            "SHOW WARNINGS",
+            "SHOW WARNINGS LIMIT 1",
+            "SELECT @@warning_count",
+        ] {
+            assert_eq!(
+                plan(sql, saved).place,
+                Place::Previous(PinReason::Diagnostics),
+                "{sql}"
+            );
+        }
+        assert!(plan("SHOW WARNINGS", saved).after.looks_back);
+        assert!(!plan("SELECT @@warning_count", saved).after.looks_back);
         assert!(
             plan("SHOW WARNINGS", Memory::default())
                 .before
@@ -231,11 +271,52 @@ mod tests {
         let set = plan("SET session_track_schema = 1", Memory::default());
         assert!(set.pins.has(PinReason::SessionTrack));
         let read = plan("SELECT @@session_track_schema", Memory::default());
-        assert!(!read.pins.any() && read.before.virtuals);
-        assert!(
-            plan("SHOW VARIABLES LIKE 'sql_mode'", Memory::default())
+        assert!(!read.pins.any() && read.before.virtuals == Shown::All);
+        let list = plan("SHOW VARIABLES LIKE 'sql_mode'", Memory::default());
+        assert!(!list.pins.any() && list.before.virtuals == Shown::All);
+        assert!(list.before.last_insert_id);
+    }
+
+    #[test]
+    fn what_runs_while_the_trackers_are_the_clients_pins() {
+        for sql in [
+            "SHOW VARIABLES; SET timestamp = 5",
+            "SELECT @@session_track_schema, f()",
+            "SHOW VARIABLES WHERE f(Value)",
+            "SELECT @@session_track_schema INTO OUTFILE 'x'",
+        ] {
+            assert!(
+                plan(sql, Memory::default())
+                    .pins
+                    .has(PinReason::SessionTrack),
+                "{sql}"
+            );
+        }
+        for sql in [
+            "SHOW VARIABLES WHERE Variable_name IN ('a', 'b') OR (Variable_name = 'c')",
+            "SELECT concat(@@session_track_schema, '') FROM dual",
+        ] {
+            assert!(!plan(sql, Memory::default()).pins.any(), "{sql}");
+        }
+    }
+
+    #[test]
+    fn own_timeouts_are_shown_without_the_trackers() {
+        let own = Memory {
+            virtual_timeouts: true,
+            ..Memory::default()
+        };
+        let shown = |sql| plan(sql, own).before.virtuals;
+        assert_eq!(shown("SELECT @@wait_timeout"), Shown::Timeouts);
+        assert_eq!(
+            shown("SET wait_timeout = 5, timestamp = 6"),
+            Shown::Timeouts
+        );
+        assert_eq!(
+            plan("SELECT @@wait_timeout", Memory::default())
                 .before
-                .virtuals
+                .virtuals,
+            Shown::None
         );
     }
 

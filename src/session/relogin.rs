@@ -5,13 +5,14 @@ use bytes::{Buf, BytesMut};
 use tokio::time::Instant;
 use tracing::warn;
 
+use super::context::Login;
 use super::exchange::Work;
 use super::plan::Plan;
 use super::settle::read_after_reset;
-use super::{Flow, Session, carried};
+use super::{Flow, Session, carried, own_timeouts, patience};
 use crate::backend::connection::StatementError;
 use crate::backend::key::PoolKey;
-use crate::backend::state::{State, replay};
+use crate::backend::state::{IdleTimeouts, State, replay};
 use crate::config::OnPin;
 use crate::protocol::capability::{self, Capabilities};
 use crate::protocol::command::Command;
@@ -34,6 +35,8 @@ impl Session {
         match result {
             Ok(login) => {
                 self.carried = carried(&self.context, &login);
+                self.client.patience = Some(patience(&login.state));
+                self.carried.timeouts = self.timeouts_anew(&login);
                 self.me.set_identity(login.identity.clone());
                 self.me.set_database(login.state.schema().cloned());
                 self.login = login;
@@ -68,11 +71,13 @@ impl Session {
             self.let_go(RetireReason::Broken);
             return Flow::Close(CloseReason::BackendLost);
         }
+        let xa = hold.pending.xa;
         hold.pending = super::pending::Pending::default();
         let server = hold.lease.state.clone();
         let state = self.after_reset(&server);
         self.carried.last_insert_id = 0;
-        self.carried.timeouts = None;
+        self.carried.row_count = 0;
+        self.carried.timeouts = self.timeouts_anew(&self.login);
         self.carried.diagnostics = None;
         self.set_state(state);
         self.pinned.statements.clear();
@@ -80,12 +85,24 @@ impl Session {
         for reason in self.pinned.pins.ended_by_reset() {
             self.unpin(reason);
         }
+        if xa {
+            self.let_go(RetireReason::Dirty);
+            return Flow::Continue;
+        }
         if let Err(error) = self.bring_over(&server).await {
             warn!(client = self.me.id(), %error, "session state could not be set after a reset");
             self.let_go(RetireReason::Broken);
             return Flow::Close(CloseReason::BackendLost);
         }
         self.give_back_if_free().await
+    }
+
+    /// `CLIENT_INTERACTIVE` counts again after a reset and a change of user on MySQL, and not on MariaDB (measured).
+    fn timeouts_anew(&self, login: &Login) -> Option<IdleTimeouts> {
+        match self.is_mariadb() {
+            true => None,
+            false => own_timeouts(&self.context, login),
+        }
     }
 
     /// The state after a reset that showed `server` on a connection which logged in for another

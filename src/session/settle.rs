@@ -9,6 +9,7 @@ use super::Session;
 use super::exchange::Hold;
 use super::memory::{Carried, SavedDiagnostics};
 use super::pins::Cleaning;
+use super::plan::Shown;
 use crate::backend::connection::{BackendConnection, StatementError};
 use crate::backend::facts::ServerFacts;
 use crate::backend::state::{IdleTimeouts, ReadBack, ReadQuery, SchemaColumn, State, Virtual};
@@ -55,6 +56,7 @@ impl Session {
         if hold.pending.is_settled() && hold.pending.schema.is_none() {
             return Ok(());
         }
+        let saving = hold.pending.diagnostics;
         let mut settling = Settling {
             hold,
             carried: &mut self.carried,
@@ -62,6 +64,9 @@ impl Session {
         let state = settling.run(&self.context.metrics.sessions).await?;
         hold.lease.state = state.clone();
         self.set_state(state);
+        if saving {
+            self.carried.date_diagnostics();
+        }
         Ok(())
     }
 }
@@ -89,7 +94,7 @@ impl Settling<'_> {
         pending.insert_id = false;
         pending.unsettled = false;
         pending.diagnostics = false;
-        pending.virtuals_shown = false;
+        pending.shown = Shown::None;
         pending.everything = false;
         pending.option = None;
         if late.is_empty() {
@@ -119,10 +124,10 @@ impl Settling<'_> {
         let is_timeout =
             |v: &Virtual| matches!(v, Virtual::WaitTimeout | Virtual::InteractiveTimeout);
         let timeouts = found.virtuals.iter().any(is_timeout);
-        let trackers = pending.virtuals_shown || found.virtuals.iter().any(|v| v.is_tracker());
+        let trackers = pending.shown == Shown::All || found.virtuals.iter().any(|v| v.is_tracker());
         let restore_timeouts =
-            timeouts || pending.virtuals_shown && self.carried.timeouts.is_some();
-        let read = if pending.everything || pending.virtuals_shown {
+            timeouts || pending.shown != Shown::None && self.carried.timeouts.is_some();
+        let read = if pending.everything || pending.shown == Shown::All {
             Some(facts.catalog.read_all_sql(SchemaColumn::Include))
         } else {
             facts.catalog.read_sql(&found.vars, SchemaColumn::Omit)
@@ -181,6 +186,7 @@ impl Settling<'_> {
                 errors: lease.read_rows().await?,
                 warning_count: lease.read_rows().await?,
                 error_count: lease.read_rows().await?,
+                charset: None,
             })),
             false => self.carried.diagnostics.take(),
         };

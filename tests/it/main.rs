@@ -8,10 +8,15 @@
     reason = "tests"
 )]
 
+mod bad_input;
+mod faults;
 mod harness;
 mod hazards;
 mod lifecycle;
+mod login;
 mod pooling;
+mod regressions;
+mod state_faults;
 mod support;
 mod timeouts;
 mod transactions;

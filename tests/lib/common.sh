@@ -127,12 +127,20 @@ apt_need() {
     done
     ((${#missing[@]})) || return 0
     say "installing ${missing[*]}"
+    apt_lists_need
+    # Lists that are there may be too old to install from.
     apt_install "${missing[@]}" || {
         as_root apt-get update -q >&2 && apt_install "${missing[@]}"
     } || {
         warn "could not install: ${missing[*]}"
         return 1
     }
+}
+
+# Fetches the package lists where there are none, as on a machine (or in an image) that never asked for them: without
+# lists apt-cache knows no names. What this cannot do, the installation that follows will say.
+apt_lists_need() {
+    compgen -G '/var/lib/apt/lists/*_Packages*' >/dev/null || as_root apt-get update -q >&2 || true
 }
 
 apt_install() {
@@ -143,19 +151,6 @@ apt_install() {
 # need_command COMMAND PACKAGE…
 need_command() {
     command -v "$1" >/dev/null || apt_need "${@:2}"
-}
-
-# The first of several package names that this machine's package lists know; releases name some packages differently.
-# first_known_package NAME…
-first_known_package() {
-    local package
-    for package in "$@"; do
-        if have_package "$package" || [[ -n $(apt-cache madison "$package" 2>/dev/null) ]]; then
-            printf '%s\n' "$package"
-            return 0
-        fi
-    done
-    return 1
 }
 
 # A Python of the system, with venv: a version manager's shim may have no headers, no venv, or another version tomorrow.

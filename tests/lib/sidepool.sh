@@ -7,6 +7,16 @@ target_dir() {
         sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p' | grep . || printf '%s\n' "${CARGO_TARGET_DIR:-target}"
 }
 
+# Sets SIDEPOOL_BIN, unless it is set: the program that cargo built last.
+find_binary() {
+    if [[ -z ${SIDEPOOL_BIN:-} ]]; then
+        # shellcheck disable=SC2012 # two known names, newest first
+        SIDEPOOL_BIN=$(ls -t "$(target_dir)"/{release,debug}/sidepool 2>/dev/null | head -n 1) || true
+    fi
+    [[ -x ${SIDEPOOL_BIN:-} ]] || die "no sidepool to test: build it, or name it in SIDEPOOL_BIN"
+    say "testing $SIDEPOOL_BIN"
+}
+
 # http_get PORT PATH: prints the body; fails unless the answer is 200. Needs nothing but bash.
 http_get() {
     local line status='' answering=1
@@ -20,7 +30,8 @@ http_get() {
 }
 
 # Starts BINARY in front of BACKEND with its log in DIR, and waits for /ready. Sets SIDEPOOL_PID, SIDEPOOL_PORT and
-# SIDEPOOL_ADMIN_PORT. Further settings are given as SIDEPOOL_SECTION__KEY=VALUE.
+# SIDEPOOL_ADMIN_PORT. Further settings are given as SIDEPOOL_SECTION__KEY=VALUE. SIDEPOOL_READY_SECONDS: how long it
+# may take to get ready (30).
 # sidepool_start BINARY DIR BACKEND [SETTING…]
 sidepool_start() {
     local binary=$1 dir=$2 backend=$3 name hidden=()
@@ -40,7 +51,7 @@ sidepool_start() {
         "$@" "$binary" --config "$dir/empty.toml" >"$dir/sidepool.log" 2>&1 &
     SIDEPOOL_PID=$!
     on_exit "stop_process $SIDEPOOL_PID 40"
-    wait_until 30 "$SIDEPOOL_PID" http_get "$SIDEPOOL_ADMIN_PORT" /ready || {
+    wait_until "${SIDEPOOL_READY_SECONDS:-30}" "$SIDEPOOL_PID" http_get "$SIDEPOOL_ADMIN_PORT" /ready || {
         warn "sidepool did not become ready; the last lines of its log:"
         tail -n 30 "$dir/sidepool.log" >&2
         return 1

@@ -73,8 +73,11 @@ pub enum LoginError {
 pub enum Denial {
     /// User, host or password: the secret is no longer good.
     Credentials,
-    /// The account may not log in now, whatever the password: locked, expired, blocked, TLS demanded of it.
+    /// The account may not log in, whatever the password: locked, expired, TLS demanded of it.
     Account,
+    /// The account is blocked because somebody tried wrong passwords. It says nothing about this one, and whoever guesses must
+    /// not get others' connections closed by it.
+    Blocked,
     /// The database: the credentials were good.
     Database,
 }
@@ -105,9 +108,11 @@ impl LoginError {
             // Access denied; the same without a password; host not allowed.
             1045 | 1698 | 1130 => Some(Denial::Credentials),
             1044 | 1049 => Some(Denial::Database),
-            // Password expired (in the sandbox, at login); account locked (MySQL, MariaDB); locked after failed
-            // logins (MySQL, MariaDB); TLS required by the server.
-            1820 | 1862 | 3118 | 3159 | 3955 | 4150 | 4151 => Some(Denial::Account),
+            // Password expired (in the sandbox, at login); account locked (MySQL, MariaDB); TLS required by the
+            // server.
+            1820 | 1862 | 3118 | 3159 | 4151 => Some(Denial::Account),
+            // After failed logins (MySQL, MariaDB).
+            3955 | 4150 => Some(Denial::Blocked),
             _ => None,
         }
     }

@@ -334,6 +334,11 @@ async fn refusals_are_sorted() {
             Some(Denial::Account),
         ),
         (
+            b"\xff\x73\x0f#HY000Account is blocked for 1 day(s)",
+            false,
+            Some(Denial::Blocked),
+        ),
+        (
             b"\xff\x1d\x04#08S01Server shutdown in progress",
             false,
             None,

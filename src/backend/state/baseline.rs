@@ -13,6 +13,8 @@ use super::store::State;
 pub struct Baselines<K> {
     entries: RwLock<HashMap<K, Entry>>,
     capacity: usize,
+    /// What was read before that is not to be relied on.
+    stale_before: RwLock<Option<Instant>>,
 }
 
 #[derive(Debug)]
@@ -27,14 +29,31 @@ impl<K: Eq + Hash + Clone> Baselines<K> {
         Self {
             entries: RwLock::new(HashMap::new()),
             capacity: capacity.max(1),
+            stale_before: RwLock::new(None),
         }
     }
 
-    /// The first state for `key`, unless it is older than `max_age` at `now` or was never read.
+    /// The first state for `key`, unless it is older than `max_age` at `now`, out of date or was never
+    /// read.
     pub fn get(&self, key: &K, now: Instant, max_age: Duration) -> Option<State> {
         let entries = self.entries.read();
         let entry = entries.get(key)?;
-        (now.saturating_duration_since(entry.read_at) <= max_age).then(|| entry.state.clone())
+        let young = now.saturating_duration_since(entry.read_at) <= max_age;
+        let stale = self.stale_before.read().is_some_and(|t| entry.read_at < t);
+        (young && !stale).then(|| entry.state.clone())
+    }
+
+    /// The state for `key` that a login begun at `began` or later has shown, out of date or not: it is
+    /// the caller's own.
+    pub fn since(&self, key: &K, began: Instant) -> Option<State> {
+        let entries = self.entries.read();
+        let entry = entries.get(key)?;
+        (entry.read_at >= began).then(|| entry.state.clone())
+    }
+
+    /// The state that the last login for `key` showed, however long ago.
+    pub fn last(&self, key: &K) -> Option<State> {
+        Some(self.entries.read().get(key)?.state.clone())
     }
 
     /// Remembers the state that a real login for `key` showed at `read_at`.
@@ -52,14 +71,10 @@ impl<K: Eq + Hash + Clone> Baselines<K> {
         entries.insert(key, Entry { state, read_at });
     }
 
-    /// Forgets the entry of one key.
-    pub fn drop_one(&self, key: &K) {
-        self.entries.write().remove(key);
-    }
-
-    /// Forgets everything: a global variable changed, and what logins show now is not known.
-    pub fn drop_all(&self) {
-        self.entries.write().clear();
+    /// A global variable changed: what logins begun before `when` showed is out of date.
+    pub fn expire(&self, when: Instant) {
+        let mut stale_before = self.stale_before.write();
+        *stale_before = (*stale_before).max(Some(when));
     }
 
     /// Number of entries.
@@ -79,7 +94,7 @@ mod tests {
     use crate::backend::state::testing;
 
     #[test]
-    fn entries_age_and_are_dropped_together() {
+    fn entries_age_and_go_out_of_date_together() {
         let state = testing::first_state();
         let baselines = Baselines::new(2);
         let start = Instant::now();
@@ -90,6 +105,7 @@ mod tests {
             Some(state.clone())
         );
         assert_eq!(baselines.get(&"a", start + minute * 2, minute), None);
+        assert_eq!(baselines.last(&"a"), Some(state.clone()));
         assert_eq!(baselines.get(&"b", start, minute), None);
         baselines.insert("b", state.clone(), start + minute);
         baselines.insert("c", state, start + minute * 2);
@@ -98,7 +114,13 @@ mod tests {
             baselines.get(&"a", start, minute).is_none(),
             "the oldest made room"
         );
-        baselines.drop_all();
-        assert!(baselines.is_empty());
+        let later = start + minute * 2;
+        baselines.expire(later);
+        assert!(baselines.get(&"c", later, minute).is_some());
+        assert!(baselines.get(&"b", later, minute).is_none(), "out of date");
+        assert!(baselines.since(&"b", start + minute).is_some());
+        assert!(baselines.since(&"b", later).is_none());
+        baselines.expire(start);
+        assert!(baselines.get(&"b", later, minute).is_none());
     }
 }

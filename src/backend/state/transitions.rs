@@ -1,6 +1,7 @@
 //! Known transitions: which state a statement led to from a state, so that it need not be read again.
 
 use std::num::NonZeroUsize;
+use std::time::{Duration, Instant};
 
 use lru::LruCache;
 use parking_lot::Mutex;
@@ -14,13 +15,17 @@ const MAX_TEXT: usize = 1024;
 ///
 /// The caller offers only statements whose outcome depends on nothing but the state before, and that ended without
 /// a warning: the scan says which. `SET CHARACTER SET` is none (MariaDB 10.11.19 sets `character_set_connection`
-/// to the database's charset, which can be altered), nor is anything with `DEFAULT`. To be cleared when a global variable changes, because servers clamp values to global limits.
+/// to the database's charset, which can be altered), nor is anything with `DEFAULT`. Cleared when a global variable is seen to
+/// have changed, because servers clamp values to global limits; an outcome is of no use when it is older than such a
+/// change may go unseen.
 #[derive(Debug)]
 pub struct KnownTransitions(Mutex<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    outcomes: LruCache<Box<[u8]>, State>,
+    outcomes: LruCache<Box<[u8]>, (State, Instant)>,
+    /// What statements begun before that led to is not to be relied on.
+    cleared_at: Option<Instant>,
     /// The key of a lookup is put together here, so that a lookup allocates nothing.
     scratch: Vec<u8>,
 }
@@ -31,36 +36,47 @@ impl KnownTransitions {
         let capacity = NonZeroUsize::new(capacity).unwrap_or(NonZeroUsize::MIN);
         Self(Mutex::new(Inner {
             outcomes: LruCache::new(capacity),
+            cleared_at: None,
             scratch: Vec::new(),
         }))
     }
 
-    /// Where `text` led to from `from` before.
-    pub fn get(&self, from: &State, text: &[u8]) -> Option<State> {
+    /// Where `text` led to from `from`, at most `max_age` ago.
+    pub fn get(&self, from: &State, text: &[u8], max_age: Duration) -> Option<State> {
         if text.len() > MAX_TEXT {
             return None;
         }
         let mut inner = self.0.lock();
-        let Inner { outcomes, scratch } = &mut *inner;
+        let Inner {
+            outcomes, scratch, ..
+        } = &mut *inner;
         put_key(scratch, from, text);
-        outcomes.get(scratch.as_slice()).cloned()
+        let (state, learnt_at) = outcomes.get(scratch.as_slice())?;
+        (learnt_at.elapsed() <= max_age).then(|| state.clone())
     }
 
-    /// Remembers that `text` led from `from` to `to`.
-    pub fn insert(&self, from: &State, text: &[u8], to: State) {
+    /// Remembers that `text`, sent at `began`, led from `from` to `to`.
+    pub fn insert(&self, from: &State, text: &[u8], to: State, began: Instant) {
         if text.len() > MAX_TEXT {
             return;
         }
         let mut key = Vec::with_capacity(8 + text.len());
         put_key(&mut key, from, text);
+        let mut inner = self.0.lock();
+        if inner.cleared_at.is_some_and(|cleared| began < cleared) {
+            return;
+        }
         // The state that is pushed out must not be dropped under the lock.
-        let pushed_out = self.0.lock().outcomes.push(key.into(), to);
+        let pushed_out = inner.outcomes.push(key.into(), (to, began));
+        drop(inner);
         drop(pushed_out);
     }
 
-    /// Forgets everything.
+    /// Forgets everything, and what statements that run now lead to.
     pub fn clear(&self) {
-        self.0.lock().outcomes.clear();
+        let mut inner = self.0.lock();
+        inner.outcomes.clear();
+        inner.cleared_at = Some(Instant::now());
     }
 }
 
@@ -81,26 +97,37 @@ mod tests {
         let id = first.catalog().id("time_zone").unwrap();
         let other = first.with(&[(id, Value::text("+01:00"))]);
         let known = KnownTransitions::new(2);
-        known.insert(&first, b"SET time_zone='+01:00'", other.clone());
+        let age = Duration::from_secs(3600);
+        let began = Instant::now();
+        known.insert(&first, b"SET time_zone='+01:00'", other.clone(), began);
         assert_eq!(
-            known.get(&first, b"SET time_zone='+01:00'"),
+            known.get(&first, b"SET time_zone='+01:00'", age),
             Some(other.clone())
         );
-        assert_eq!(known.get(&other, b"SET time_zone='+01:00'"), None);
-        assert_eq!(known.get(&first, b"SET time_zone='+01:00' "), None);
-        known.insert(&first, b"a", first.clone());
-        known.get(&first, b"SET time_zone='+01:00'");
-        known.insert(&first, b"b", first.clone());
+        assert_eq!(known.get(&other, b"SET time_zone='+01:00'", age), None);
+        assert_eq!(known.get(&first, b"SET time_zone='+01:00' ", age), None);
+        known.insert(&first, b"a", first.clone(), began);
+        known.get(&first, b"SET time_zone='+01:00'", age);
+        known.insert(&first, b"b", first.clone(), began);
         assert_eq!(
-            known.get(&first, b"a"),
+            known.get(&first, b"a", age),
             None,
             "the least recently used went"
         );
-        assert_eq!(known.get(&first, b"SET time_zone='+01:00'"), Some(other));
+        assert_eq!(
+            known.get(&first, b"SET time_zone='+01:00'", age),
+            Some(other)
+        );
         let long = vec![b'x'; MAX_TEXT + 1];
-        known.insert(&first, &long, first.clone());
-        assert_eq!(known.get(&first, &long), None);
+        known.insert(&first, &long, first.clone(), began);
+        assert_eq!(known.get(&first, &long, age), None);
+        std::thread::sleep(Duration::from_millis(2));
+        assert_eq!(known.get(&first, b"b", Duration::from_millis(1)), None);
         known.clear();
-        assert_eq!(known.get(&first, b"b"), None);
+        assert_eq!(known.get(&first, b"b", age), None);
+        known.insert(&first, b"b", first.clone(), began);
+        assert_eq!(known.get(&first, b"b", age), None, "begun too early");
+        known.insert(&first, b"b", first.clone(), Instant::now());
+        assert!(known.get(&first, b"b", age).is_some());
     }
 }

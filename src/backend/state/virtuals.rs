@@ -50,6 +50,16 @@ impl IdleTimeouts {
         }
     }
 
+    /// What a client that says `CLIENT_INTERACTIVE` begins with where these are the server's: as `wait_timeout` it
+    /// has the server's `interactive_timeout` (measured on both servers).
+    #[must_use]
+    pub const fn of_interactive(self) -> Self {
+        Self {
+            wait: self.interactive,
+            interactive: self.interactive,
+        }
+    }
+
     /// Sets both: a client's wish in front of a statement that reads it, Sidepool's own behind it.
     pub fn set_sql(self) -> String {
         let Self { wait, interactive } = self;

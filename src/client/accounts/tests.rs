@@ -136,7 +136,7 @@ async fn a_login_of_the_pool_is_as_good_as_a_proof() {
     let world = world(AuthMode::Passthrough, &[]);
     let first = world.log_in("app", "right").await.unwrap();
     tokio::time::advance(RECHECK).await;
-    world.accounts.confirmed(&first.account, first.secret);
+    first.account.confirmed(&secret("right"));
     world.log_in("app", "right").await.unwrap();
     assert_eq!(world.logins(), 1);
 }
@@ -187,9 +187,9 @@ async fn a_rotated_password_is_found_out_and_the_old_one_revoked() {
 async fn an_account_that_lost_its_last_secret_comes_back_as_another() {
     let world = world(AuthMode::Passthrough, &[]);
     let before = world.log_in("app", "right").await.unwrap();
-    world.accounts.denied(&before.account, before.secret);
+    before.account.denied(&secret("right"));
     // Said twice, it is revoked once.
-    world.accounts.denied(&before.account, before.secret);
+    before.account.denied(&secret("right"));
     assert_eq!(
         *world.database.revoked.lock(),
         [(before.account.id(), before.secret)]
@@ -279,6 +279,20 @@ async fn other_denials_keep_the_database_s_words() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_account_blocked_by_others_failures_is_not_forgotten() {
+    let world = world(AuthMode::Passthrough, &[]);
+    let before = world.log_in("app", "right").await.unwrap();
+    tokio::time::advance(RECHECK).await;
+    *world.database.answer.lock() = Some(Err(ProveError::Blocked(error(3955))));
+    let refused = world.log_in("app", "right").await.unwrap_err();
+    assert_eq!(refused, Refusal::Denied(error(3955)));
+    assert!(world.database.revoked.lock().is_empty());
+    *world.database.answer.lock() = None;
+    let after = world.log_in("app", "right").await.unwrap();
+    assert_eq!(after.account.id(), before.account.id());
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_expired_password_is_good_for_one_session() {
     let world = world(AuthMode::Passthrough, &[]);
     *world.database.answer.lock() = Some(Ok(Proof::Once));
@@ -329,6 +343,9 @@ async fn users_come_from_the_settings_and_old_passwords_have_a_minute_of_grace()
     let two = world.log_in("app", "two").await.unwrap();
     assert_eq!(two.account.id(), one.account.id());
     assert_eq!(two.account.login_secret().unwrap().secret.expose(), b"two");
+    // The settings decide, whatever the database says of it.
+    two.account.denied(&secret("two"));
+    two.account.confirmed(&secret("one"));
     world.log_in("app", "one").await.unwrap();
     assert_eq!(
         world.log_in("gone", "x").await.unwrap_err(),

@@ -3,7 +3,7 @@
 //! It yields words, variables and punctuation; the contents of strings, quoted identifiers and
 //! comments are skipped. Executable comments (`/*! … */`, `/*M! … */`) are code: their markers are
 //! skipped and their contents yielded. Whether the server's version would run them is not decided
-//! here: what might be code is read as code.
+//! here: what might be code is read as code, and the lexer says where it was in doubt.
 //! Source: MySQL Reference Manual, "Lexical Structure"; MariaDB Knowledge Base, "Comment Syntax".
 
 /// What changes where a token ends.
@@ -77,6 +77,10 @@ pub struct Lexer<'a> {
     mode: LexMode,
     /// Inside an executable comment, whose end marker is then not code.
     in_comment: bool,
+    /// Behind a marker of an executable comment since the last token.
+    edge: bool,
+    /// Something ends elsewhere if the server skips the executable comment it stands in.
+    doubt: bool,
 }
 
 impl<'a> Lexer<'a> {
@@ -87,7 +91,20 @@ impl<'a> Lexer<'a> {
             at: 0,
             mode,
             in_comment: false,
+            edge: false,
+            doubt: false,
         }
+    }
+
+    /// Whether a marker of an executable comment stood in front of the last token: if the server skips
+    /// the comment, it reads on from another token.
+    pub const fn is_behind_edge(&self) -> bool {
+        self.edge
+    }
+
+    /// Whether the server may see other tokens than were yielded.
+    pub const fn is_in_doubt(&self) -> bool {
+        self.doubt
     }
 
     fn peek(&self, ahead: usize) -> Option<u8> {
@@ -108,6 +125,7 @@ impl<'a> Lexer<'a> {
                 b'/' if self.peek(1) == Some(b'*') => self.enter_comment(),
                 b'*' if self.in_comment && self.peek(1) == Some(b'/') => {
                     self.in_comment = false;
+                    self.edge = true;
                     self.at += 2;
                 }
                 _ => return,
@@ -121,7 +139,15 @@ impl<'a> Lexer<'a> {
     }
 
     fn skip_line(&mut self) {
-        self.at += memchr::memchr(b'\n', self.rest()).map_or(self.rest().len(), |n| n + 1);
+        let rest = self.rest();
+        let len = memchr::memchr(b'\n', rest).map_or(rest.len(), |n| n + 1);
+        self.suspect(&rest[..len]);
+        self.at += len;
+    }
+
+    /// Notes that `skipped`, which is no code if the comment around it is, holds the comment's end.
+    fn suspect(&mut self, skipped: &[u8]) {
+        self.doubt |= self.in_comment && memchr::memmem::find(skipped, b"*/").is_some();
     }
 
     fn enter_comment(&mut self) {
@@ -145,6 +171,7 @@ impl<'a> Lexer<'a> {
             .count();
         self.at += if digits >= 5 { digits } else { 0 };
         self.in_comment = true;
+        self.edge = true;
     }
 
     /// The end of a quoted run whose opening quote is at `self.at`; steps behind the closing quote.
@@ -160,10 +187,12 @@ impl<'a> Lexer<'a> {
                 at += 2;
             } else {
                 self.at = at + 1;
+                self.suspect(&self.sql[start..at]);
                 return &self.sql[start..at];
             }
         }
         self.at = self.sql.len();
+        self.suspect(&self.sql[start.min(self.at)..]);
         &self.sql[start.min(self.at)..]
     }
 
@@ -186,13 +215,16 @@ impl<'a> Lexer<'a> {
     }
 
     fn at_sign(&mut self) -> Token<'a> {
-        // `user@host` in DDL: the sign directly behind a name or a string is no variable.
+        // `user@host` in DDL: the sign directly behind a name or a string may be no variable.
         let host = self.at > 0 && is_name_end(self.sql[self.at - 1]);
         self.at += 1;
         match self.peek(0) {
             Some(b'@') => {
                 self.at += 1;
                 return Token::SystemVariable;
+            }
+            Some(b'"') if self.mode.ansi_quotes => {
+                self.skip_quoted(b'"', false);
             }
             Some(quote @ (b'\'' | b'"')) => self.skip_string(quote),
             Some(b'`') => {
@@ -234,6 +266,7 @@ impl<'a> Iterator for Lexer<'a> {
     type Item = Token<'a>;
 
     fn next(&mut self) -> Option<Token<'a>> {
+        self.edge = false;
         self.skip_blank();
         let byte = self.peek(0)?;
         Some(match byte {

@@ -78,6 +78,17 @@ flags! {
     INSERT = 22;
     /// `COMMIT`, or `ROLLBACK` of the whole transaction.
     END_TRANSACTION = 23;
+    /// Only shows warnings, errors or the diagnostics area, which it leaves as it is.
+    LOOKS_BACK = 24;
+    /// May do more than read and show: calls a function that is not known, writes, is no single
+    /// statement. Only told of statements that read session variables by their settings.
+    CODE = 25;
+    /// A `SET` that may change variables of the server.
+    GLOBAL = 26;
+    /// `LASTVAL`, `PREVIOUS VALUE FOR`
+    LASTVAL = 27;
+    /// `XA …`
+    XA = 28;
 }
 
 impl Flags {
@@ -124,6 +135,8 @@ pub enum Whole {
     CountWarnings,
     /// `SHOW COUNT(*) ERRORS`
     CountErrors,
+    /// `SELECT ROW_COUNT()`
+    RowCount,
     /// `KILL [HARD|SOFT] [CONNECTION|QUERY] n`
     Kill {
         /// The id named.
@@ -156,6 +169,8 @@ const ALARMS: &[&str] = &[
     "/*m!",
     "temporary",
     "handler",
+    "binlog",
+    "authorization",
     "lock",
     "call",
     "role",

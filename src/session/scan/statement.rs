@@ -26,7 +26,38 @@ pub(super) fn plain_kind(word: &[u8]) -> Option<Flags> {
 
 /// Reads all of the text.
 pub(super) fn classify(sql: &[u8], mode: LexMode) -> Findings {
-    let tokens: Vec<Token<'_>> = Lexer::new(sql, mode).collect();
+    let mut lexer = Lexer::new(sql, mode);
+    let (mut tokens, mut edges) = (Vec::new(), Vec::new());
+    while let Some(token) = lexer.next() {
+        if lexer.is_behind_edge() {
+            edges.push(tokens.len());
+        }
+        tokens.push(token);
+    }
+    let mut findings = classify_all(sql, &tokens);
+    if !edges.is_empty() {
+        // Any of them may be the first that the server sees.
+        for edge in edges {
+            findings.flags |= head_behind_edge(&tokens[edge..]);
+        }
+        findings.flags = findings.flags.without(Flags::PLAIN_SET | Flags::LOOKS_BACK);
+        findings.whole = Whole::Ordinary;
+    }
+    if lexer.is_in_doubt() {
+        findings.flags |= Flags::ROUTINE | ANYTHING;
+    }
+    findings
+}
+
+/// What a statement that begins here tells, but for `/*!32312 IF NOT EXISTS*/` and the like.
+fn head_behind_edge(tokens: &[Token<'_>]) -> Flags {
+    if is_word(tokens, 0, b"if") && (is_word(tokens, 1, b"not") || is_word(tokens, 1, b"exists")) {
+        return Flags::NONE;
+    }
+    head_flags(tokens)
+}
+
+fn classify_all(sql: &[u8], tokens: &[Token<'_>]) -> Findings {
     let mut statements = tokens
         .split(|token| *token == Token::Punct(b';'))
         .filter(|statement| !statement.is_empty());
@@ -35,10 +66,30 @@ pub(super) fn classify(sql: &[u8], mode: LexMode) -> Findings {
     };
     let mut flags = classify_one(first);
     let mut whole = classify_whole(first);
+    let mut selected = is_select(first);
     for statement in statements {
-        flags = flags.without(Flags::PLAIN_SET) | classify_one(statement).without(Flags::PLAIN_SET);
+        // What these count is a statement in front of theirs, which runs where they do.
+        let mut counted = Flags::ROW_COUNT;
+        if selected {
+            counted |= Flags::FOUND_ROWS;
+        }
+        selected |= is_select(statement);
+        let later = classify_one(statement).without(Flags::PLAIN_SET | counted);
+        flags = flags.without(Flags::PLAIN_SET) | later;
         flags |= Flags::MULTI;
         whole = Whole::Ordinary;
+    }
+    if flags.any(Flags::MULTI) {
+        flags = flags.without(Flags::LOOKS_BACK);
+    }
+    // `optimizer_switch='default'` is today's global, as the keyword is.
+    if flags.any(Flags::PLAIN_SET) && contains(sql, b"default") {
+        flags = flags.without(Flags::PLAIN_SET);
+    }
+    if flags.any(Flags::SESSION_TRACK | Flags::ALL_VARIABLES)
+        && (flags.any(Flags::MULTI) || !only_reads(first))
+    {
+        flags |= Flags::CODE;
     }
     Findings { flags, whole }
 }
@@ -46,11 +97,60 @@ pub(super) fn classify(sql: &[u8], mode: LexMode) -> Findings {
 /// Whether a statement may use a table; on MariaDB only such a statement empties the diagnostics
 /// area (measured on 10.11).
 pub fn uses_tables(sql: &[u8], mode: LexMode) -> bool {
-    let tokens: Vec<Token<'_>> = Lexer::new(sql, mode).collect();
-    let first = word_at(&tokens, 0).unwrap_or_default().to_ascii_lowercase();
-    match &first[..] {
-        b"select" | b"do" | b"set" | b"values" => has_word(&tokens, b"from"),
-        b"use" | b"begin" | b"start" | b"commit" | b"rollback" | b"savepoint" | b"release" => false,
+    let mut tokens = Lexer::new(sql, mode).filter(|token| *token != Token::Punct(b'('));
+    let Some(Token::Word(first)) = tokens.next() else {
+        return true;
+    };
+    let is = |token: &Token<'_>, words: &[&str]| match token {
+        Token::Word(word) => words
+            .iter()
+            .any(|w| word.eq_ignore_ascii_case(w.as_bytes())),
+        _ => false,
+    };
+    match &first.to_ascii_lowercase()[..] {
+        b"select" | b"do" | b"set" | b"values" | b"with" | b"explain" => loop {
+            // DUAL is no table.
+            match tokens.next() {
+                None => return false,
+                Some(token) if is(&token, &["into", "insert", "update", "replace"]) => return true,
+                Some(token) if is(&token, &["from"]) => {
+                    if !tokens.next().is_some_and(|next| is(&next, &["dual"])) {
+                        return true;
+                    }
+                }
+                Some(_) => {}
+            }
+        },
+        b"show" => {
+            let mut what = tokens.next();
+            if what.is_some_and(|t| is(&t, &["full"])) {
+                what = tokens.next();
+            }
+            match what {
+                Some(what) if is(&what, &["create"]) => !tokens
+                    .next()
+                    .is_some_and(|t| is(&t, &["database", "schema"])),
+                Some(what) => !is(
+                    &what,
+                    &[
+                        "processlist",
+                        "grants",
+                        "privileges",
+                        "profiles",
+                        "profile",
+                        "warnings",
+                        "errors",
+                        "count",
+                    ],
+                ),
+                None => true,
+            }
+        }
+        b"alter" => !tokens
+            .next()
+            .is_some_and(|t| is(&t, &["database", "schema"])),
+        b"use" | b"begin" | b"start" | b"commit" | b"rollback" | b"savepoint" | b"release"
+        | b"xa" | b"unlock" | b"help" | b"prepare" | b"deallocate" | b"kill" => false,
         _ => true,
     }
 }
@@ -83,6 +183,10 @@ pub fn digest(sql: &[u8], mode: LexMode) -> String {
     out
 }
 
+fn is_select(tokens: &[Token<'_>]) -> bool {
+    matches!(tokens, [Token::Word(word), ..] if word.eq_ignore_ascii_case(b"select"))
+}
+
 fn classify_one(tokens: &[Token<'_>]) -> Flags {
     let mut flags = Flags::NONE;
     for token in tokens {
@@ -92,11 +196,44 @@ fn classify_one(tokens: &[Token<'_>]) -> Flags {
             _ => Flags::NONE,
         };
     }
+    if has_adjacent_variable(tokens) {
+        flags |= Flags::USER_VARIABLE;
+    }
     let head = head_flags(tokens);
     if flags != Flags::NONE {
         return flags | head.without(Flags::PLAIN_SET);
     }
     head
+}
+
+/// Whether a sign directly behind a name or string, as in `SELECT@a`, is a user variable's. In
+/// statements about accounts it is so behind a keyword only.
+fn has_adjacent_variable(tokens: &[Token<'_>]) -> bool {
+    const KEYWORDS: &[&str] = &[
+        "select", "set", "where", "and", "or", "xor", "not", "in", "by", "having", "on", "then",
+        "when", "else", "case", "between", "like", "regexp", "rlike", "is", "as", "into", "values",
+        "value", "limit", "offset", "distinct", "all", "return", "using", "div", "mod", "binary",
+        "from", "interval", "do", "call",
+    ];
+    let of_accounts = match word_at(tokens, 0).unwrap_or_default().to_ascii_lowercase()[..] {
+        [] => false,
+        ref head => match head {
+            b"create" | b"alter" | b"drop" | b"grant" | b"revoke" | b"rename" | b"show"
+            | b"kill" => true,
+            b"set" => is_word(tokens, 1, b"password") || is_word(tokens, 1, b"default"),
+            _ => false,
+        },
+    };
+    tokens.windows(2).any(|pair| match pair {
+        [Token::Word(word), Token::Punct(b'@')] => {
+            let keyword = KEYWORDS
+                .iter()
+                .any(|known| word.eq_ignore_ascii_case(known.as_bytes()));
+            keyword || !of_accounts
+        }
+        [_, Token::Punct(b'@')] => !of_accounts,
+        _ => false,
+    })
 }
 
 /// What a word tells wherever it stands.
@@ -111,9 +248,8 @@ fn word_flags(word: &[u8]) -> Flags {
         | b"service_get_read_locks"
         | b"service_get_write_locks"
         | b"version_tokens_lock_shared"
-        | b"version_tokens_lock_exclusive"
-        | b"lastval"
-        | b"previous" => Flags::LOCK,
+        | b"version_tokens_lock_exclusive" => Flags::LOCK,
+        b"lastval" | b"previous" => Flags::LOCK | Flags::LASTVAL,
         b"row_count" => Flags::ROW_COUNT,
         b"found_rows" => Flags::FOUND_ROWS,
         b"sql_calc_found_rows" => Flags::CALC_FOUND_ROWS,
@@ -139,7 +275,8 @@ fn head_flags(tokens: &[Token<'_>]) -> Flags {
     };
     match &first.to_ascii_lowercase()[..] {
         b"select" | b"table" | b"values" | b"desc" | b"describe" | b"explain" | b"use"
-        | b"start" | b"release" | b"help" | b"unlock" | b"xa" => Flags::NONE,
+        | b"start" | b"release" | b"help" | b"unlock" => Flags::NONE,
+        b"xa" => Flags::XA,
         b"commit" => Flags::END_TRANSACTION,
         b"rollback" if has_word(tokens, b"to") => Flags::NONE,
         b"rollback" => Flags::END_TRANSACTION,
@@ -148,9 +285,8 @@ fn head_flags(tokens: &[Token<'_>]) -> Flags {
         b"set" => set_flags(tokens),
         b"begin" if tokens.len() > 1 && is_word(tokens, 1, b"not") => Flags::ROUTINE | ANYTHING,
         b"begin" => Flags::NONE,
-        b"call" | b"if" | b"case" | b"loop" | b"while" | b"repeat" | b"for" | b"declare" => {
-            Flags::ROUTINE | ANYTHING
-        }
+        b"binlog" | b"call" | b"if" | b"case" | b"loop" | b"while" | b"repeat" | b"for"
+        | b"declare" => Flags::ROUTINE | ANYTHING,
         b"execute" => Flags::PREPARE | Flags::ROUTINE | ANYTHING,
         b"prepare" | b"deallocate" => Flags::PREPARE,
         b"create" if has_word(tokens, b"temporary") => Flags::TEMPORARY | ANYTHING,
@@ -159,16 +295,94 @@ fn head_flags(tokens: &[Token<'_>]) -> Flags {
         b"lock" => Flags::LOCK_TABLES,
         b"backup" => Flags::LOCK,
         b"flush" if has_word(tokens, b"lock") || has_word(tokens, b"export") => Flags::LOCK,
-        b"get" => Flags::DIAGNOSTICS,
+        b"get" => Flags::DIAGNOSTICS | Flags::LOOKS_BACK,
         b"savepoint" => Flags::SAVEPOINT,
         _ => ANYTHING,
     }
 }
 
+/// Whether the statement reads and shows, and calls no function that is not known to do just that.
+fn only_reads(tokens: &[Token<'_>]) -> bool {
+    let first = word_at(tokens, 0).unwrap_or_default();
+    let reads = [&b"select"[..], b"show"]
+        .iter()
+        .any(|head| first.eq_ignore_ascii_case(head));
+    let calls_unknown = tokens.windows(2).any(|pair| match pair {
+        [Token::Word(word), Token::Punct(b'(')] => !is_harmless_call(word),
+        [Token::Quoted(_), Token::Punct(b'(')] => true,
+        _ => false,
+    });
+    reads && !calls_unknown && !has_word(tokens, b"into")
+}
+
+/// Keywords that a parenthesis may follow, and functions of both servers without effects.
+fn is_harmless_call(word: &[u8]) -> bool {
+    const WORDS: &[&str] = &[
+        "select",
+        "where",
+        "in",
+        "and",
+        "or",
+        "not",
+        "like",
+        "on",
+        "as",
+        "from",
+        "any",
+        "all",
+        "exists",
+        "by",
+        "when",
+        "then",
+        "else",
+        "values",
+        "concat",
+        "concat_ws",
+        "lower",
+        "upper",
+        "lcase",
+        "ucase",
+        "cast",
+        "convert",
+        "count",
+        "min",
+        "max",
+        "if",
+        "ifnull",
+        "nullif",
+        "coalesce",
+        "substring",
+        "substr",
+        "left",
+        "right",
+        "replace",
+        "length",
+        "char_length",
+        "hex",
+        "version",
+        "database",
+        "schema",
+        "user",
+        "current_user",
+        "now",
+        "trim",
+        "find_in_set",
+        "group_concat",
+        "json_object",
+        "json_array",
+    ];
+    WORDS
+        .iter()
+        .any(|known| word.eq_ignore_ascii_case(known.as_bytes()))
+}
+
 fn show_flags(tokens: &[Token<'_>]) -> Flags {
     let mut flags = Flags::NONE;
-    if has_word(tokens, b"warnings") || has_word(tokens, b"errors") {
-        flags |= Flags::DIAGNOSTICS;
+    if [&b"warnings"[..], b"errors", b"count"]
+        .iter()
+        .any(|what| is_word(tokens, 1, what))
+    {
+        flags |= Flags::DIAGNOSTICS | Flags::LOOKS_BACK;
     }
     if has_word(tokens, b"variables") {
         flags |= Flags::ALL_VARIABLES;
@@ -177,10 +391,15 @@ fn show_flags(tokens: &[Token<'_>]) -> Flags {
 }
 
 fn set_flags(tokens: &[Token<'_>]) -> Flags {
-    Flags::SET
+    let scope = match sets_globals(tokens) {
+        true => Flags::SET | Flags::GLOBAL,
+        false => Flags::SET,
+    };
+    scope
         | match &word_at(tokens, 1).unwrap_or_default().to_ascii_lowercase()[..] {
             b"role" => Flags::ROLE,
             b"default" if is_word(tokens, 2, b"role") => Flags::ROLE,
+            b"session" if is_word(tokens, 2, b"authorization") => Flags::ROLE,
             b"resource" => Flags::LOCK,
             b"password" => Flags::NONE,
             // MariaDB's SET STATEMENT … FOR stmt: the statement proper begins behind FOR.
@@ -197,6 +416,22 @@ fn set_flags(tokens: &[Token<'_>]) -> Flags {
             // An expression may call a function that inserts.
             _ => Flags::WRITE | Flags::INSERT,
         }
+}
+
+/// Whether a `SET` of these tokens changes variables of the server.
+fn sets_globals(tokens: &[Token<'_>]) -> bool {
+    tokens.iter().any(|token| match token {
+        Token::Word(word) => ["global", "persist", "persist_only"]
+            .iter()
+            .any(|scope| word.eq_ignore_ascii_case(scope.as_bytes())),
+        _ => false,
+    })
+}
+
+/// Whether `text` contains `word` (lower case) in any case.
+fn contains(text: &[u8], word: &[u8]) -> bool {
+    text.windows(word.len())
+        .any(|window| window.eq_ignore_ascii_case(word))
 }
 
 /// Whether the text behind `SET` only assigns literals to session variables.
@@ -278,6 +513,16 @@ fn classify_whole(tokens: &[Token<'_>]) -> Whole {
             } else {
                 Whole::Ordinary
             }
+        }
+        [
+            Token::Word(select),
+            Token::Word(function),
+            Token::Punct(b'('),
+            Token::Punct(b')'),
+        ] if select.eq_ignore_ascii_case(b"select")
+            && function.eq_ignore_ascii_case(b"row_count") =>
+        {
+            Whole::RowCount
         }
         [Token::Word(kill), rest @ ..] if kill.eq_ignore_ascii_case(b"kill") => classify_kill(rest),
         _ => Whole::Ordinary,

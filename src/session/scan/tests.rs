@@ -61,6 +61,18 @@ const FOUND: &[(&str, Flags)] = &[
     ),
     ("SET ROLE admin", Flags::ROLE),
     ("SET DEFAULT ROLE admin", Flags::ROLE),
+    ("SET SESSION AUTHORIZATION a@b", Flags::ROLE),
+    ("BINLOG 'abc'", Flags::ROUTINE),
+    ("SET GLOBAL max_connections = 5", Flags::GLOBAL),
+    ("SET @@persist.max_connections = 5", Flags::GLOBAL),
+    (
+        "SET time_zone = '+01:00', GLOBAL sql_mode = ''",
+        Flags::GLOBAL,
+    ),
+    ("SHOW WARNINGS LIMIT 1", Flags::LOOKS_BACK),
+    ("GET DIAGNOSTICS @n = NUMBER", Flags::LOOKS_BACK),
+    ("SELECT LASTVAL(s)", Flags::LASTVAL),
+    ("SHOW VARIABLES; SELECT 1", Flags::CODE),
     ("PREPARE s FROM 'select 1'", Flags::PREPARE),
     ("EXECUTE IMMEDIATE 'select 1'", Flags::PREPARE),
     ("SELECT ROW_COUNT()", Flags::ROW_COUNT),
@@ -105,6 +117,58 @@ fn executable_comments_are_code_and_others_are_not() {
     assert_eq!(flags("SELECT 1 /* ; set @a = 1 */ + 1"), Flags::NONE);
     // The marker's end is not code; what follows is.
     assert!(flags("/*!50000 SELECT */ GET_LOCK('a', 1)").any(Flags::LOCK));
+}
+
+/// `/*!99999 … */` is skipped by every server there is, `/*M! … */` by MySQL.
+#[test]
+fn what_runs_if_an_executable_comment_is_skipped_is_found() {
+    for sql in [
+        "/*!99999 SELECT */ CALL p()",
+        "/*M! SELECT */ CALL p()",
+        "/*!99999 ' */ CALL p() /* ' */",
+        "/*!99999 # */ CALL p()",
+        "/*!99999 `a*/ SET @a = 1; -- `",
+        "/*!99999 SELECT 1 */ /*!50000 CALL p() */",
+    ] {
+        assert!(flags(sql).any(Flags::ROUTINE), "{sql}");
+    }
+    assert!(flags("/*!99999 SELECT */ SET ROLE r").any(Flags::ROLE));
+    assert!(flags("/*!50701 SHOW */ LOCK TABLES t READ").any(Flags::LOCK_TABLES));
+    assert!(flags("/*M! DO 1, */ HANDLER t OPEN").any(Flags::HANDLER));
+    let ordinary =
+        Flags::ROUTINE | Flags::USER_VARIABLE | Flags::PREPARE | Flags::LOCK | Flags::ROLE;
+    for sql in [
+        "/*!40101 SET NAMES utf8 */",
+        "CREATE DATABASE /*!32312 IF NOT EXISTS*/ `d` /*!40100 DEFAULT CHARACTER SET utf8 */",
+        "/*!40000 ALTER TABLE `t` DISABLE KEYS */;",
+    ] {
+        assert!(!flags(sql).any(ordinary), "{sql}");
+    }
+    assert!(!flags("/*!40101 SET NAMES utf8 */").any(Flags::PLAIN_SET));
+}
+
+#[test]
+fn a_user_variable_needs_no_blank_in_front() {
+    for sql in [
+        "SELECT@a:=1",
+        "SET@a=1",
+        "SELECT 1 AND@a",
+        "CREATE TABLE t AS SELECT@a:=1",
+        "INSERT INTO t SELECT@`a`",
+        "SELECT 'x'@a",
+    ] {
+        assert!(flags(sql).any(Flags::USER_VARIABLE), "{sql}");
+    }
+    let ansi = LexMode {
+        ansi_quotes: true,
+        ..LexMode::default()
+    };
+    let sql = br#"SELECT @"a\", CONNECTION_ID(), "b""#;
+    let found = Scanner::default().scan(sql, ansi).flags;
+    assert!(
+        found.any(Flags::CONNECTION_ID),
+        "the name ends at the quote"
+    );
 }
 
 #[test]
@@ -169,9 +233,24 @@ fn only_sets_of_literals_are_plain() {
         "SET PASSWORD = 'x'",
         "SET autocommit=0; SET autocommit=1",
         "SET NAMES utf8mb4 COLLATE",
+        "SET optimizer_switch = 'index_merge=default'",
+        "SET optimizer_switch = 'DEFAULT'",
     ] {
         assert!(!flags(sql).any(Flags::PLAIN_SET), "{sql}");
     }
+}
+
+#[test]
+fn counts_behind_another_statement_look_back_at_that_one() {
+    assert!(!flags("INSERT INTO t VALUES (1); SELECT ROW_COUNT()").any(Flags::ROW_COUNT));
+    assert!(flags("SELECT ROW_COUNT(); SELECT 1").any(Flags::ROW_COUNT));
+    let found = |sql| flags(sql).any(Flags::FOUND_ROWS);
+    assert!(!found(
+        "SELECT SQL_CALC_FOUND_ROWS 1 LIMIT 1; SELECT FOUND_ROWS()"
+    ));
+    assert!(!found("SELECT 1; DO 1; SELECT FOUND_ROWS()"));
+    assert!(found("DO 1; SELECT FOUND_ROWS()"));
+    assert!(found("SELECT FOUND_ROWS(); SELECT 1"));
 }
 
 #[test]
@@ -180,6 +259,9 @@ fn whole_statements_are_recognised_alone_only() {
     assert_eq!(scan("SHOW ERRORS ;").whole, Whole::ShowErrors);
     assert_eq!(scan("SHOW COUNT(*) WARNINGS").whole, Whole::CountWarnings);
     assert_eq!(scan("SHOW COUNT( * ) ERRORS").whole, Whole::CountErrors);
+    assert_eq!(scan("select row_count() ;").whole, Whole::RowCount);
+    assert_eq!(scan("SELECT ROW_COUNT() AS n").whole, Whole::Ordinary);
+    assert_eq!(scan("SELECT 1; SELECT ROW_COUNT()").whole, Whole::Ordinary);
     assert_eq!(scan("SHOW WARNINGS LIMIT 1").whole, Whole::Ordinary);
     assert_eq!(scan("SHOW WARNINGS; SELECT 1").whole, Whole::Ordinary);
     assert_eq!(
@@ -229,6 +311,13 @@ fn tables_are_used_by_statements_that_name_some() {
         "BEGIN",
         "USE x",
         "SELECT 'from'",
+        "SELECT 1 FROM DUAL",
+        "(SELECT 1)",
+        "WITH x AS (SELECT 1) SELECT 2",
+        "SHOW FULL PROCESSLIST",
+        "SHOW CREATE DATABASE d",
+        "SHOW WARNINGS",
+        "ALTER DATABASE d CHARACTER SET utf8",
     ] {
         assert!(!uses_tables(sql.as_bytes(), mode), "{sql}");
     }

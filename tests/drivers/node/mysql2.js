@@ -135,9 +135,9 @@ async function large(c) {
   equal('20 MB back, text', value.equals(await one(c, `SELECT big FROM ${TABLE} WHERE name = 'large'`)), true);
 }
 
-async function pool() {
-  const p = mysql.createPool({ ...options, connectionLimit: 10 });
-  const answers = await Promise.all(Array.from({ length: 200 }, (_, i) => one(p, 'SELECT CAST(? AS SIGNED), DATABASE()', [i], 'execute')));
+async function pool(settings, method) {
+  const p = mysql.createPool({ ...options, ...settings });
+  const answers = await Promise.all(Array.from({ length: 200 }, (_, i) => one(p, 'SELECT CAST(? AS SIGNED), DATABASE()', [i], method)));
   answers.forEach((answer, i) => equal('through a pool', [Number(answer[0]), answer[1]], [i, SP_DATABASE]));
   await p.end();
 }
@@ -155,7 +155,12 @@ async function main() {
   await multi();
   await infile(c);
   await large(c);
-  await pool();
+  await c.reset();
+  equal('reset', await one(c, 'SELECT DATABASE()'), SP_DATABASE);
+  await pool({ connectionLimit: 20 }, 'query');
+  // A client keeps its prepared statements, and with them a connection of Sidepool's, until it is closed or reset.
+  await pool({ connectionLimit: 4 }, 'execute');
+  await pool({ connectionLimit: 10, resetOnRelease: true }, 'execute');
   await c.query(`DROP TABLE ${TABLE}`);
   await c.end();
   console.log(`ok mysql2: ${checks} checks`);

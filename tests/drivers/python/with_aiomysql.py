@@ -33,14 +33,19 @@ async def rows(connection, sql, args=None):
         return list(await cursor.fetchall())
 
 
-async def task(pool, check, number):
+async def task(pool, check, number, pinned):
+    """Five transactions in a session of its own settings; with a user variable the session is pinned by Sidepool."""
+    mine = "@mine" if pinned else "0"
     for turn in range(5):
         async with pool.acquire() as connection:
-            await rows(connection, "SET @mine = %s, time_zone = %s", (number, f"+{number % 12:02}:00"))
+            await rows(connection, "SET time_zone = %s", (f"+{number % 12:02}:00",))
+            if pinned:
+                await rows(connection, "SET @mine = %s", (number,))
             await connection.begin()
-            await rows(connection, f"INSERT INTO {TABLE} (name) VALUES (%s)", (f"{number}/{turn}",))
-            seen = await rows(connection, f"SELECT @mine, @@time_zone, name FROM {TABLE} WHERE id = LAST_INSERT_ID()")
-            check.equal("own session", seen, [(number, f"+{number % 12:02}:00", f"{number}/{turn}")])
+            name = f"{number}/{turn}/{mine}"
+            await rows(connection, f"INSERT INTO {TABLE} (name) VALUES (%s)", (name,))
+            seen = await rows(connection, f"SELECT {mine}, @@time_zone, name FROM {TABLE} WHERE id = LAST_INSERT_ID()")
+            check.equal("own session", seen, [(number if pinned else 0, f"+{number % 12:02}:00", name)])
             await (connection.commit() if turn % 2 == 0 else connection.rollback())
 
 
@@ -68,9 +73,12 @@ async def main():
     check.equal("select_db", await rows(connection, "SELECT DATABASE()"), [(OTHER_DATABASE,)])
     await connection.select_db(DATABASE)
     async with aiomysql.create_pool(minsize=1, maxsize=20, **options()) as pool:
-        await asyncio.gather(*(task(pool, check, number) for number in range(20)))
+        await asyncio.gather(*(task(pool, check, number, pinned=False) for number in range(20)))
+    # This pool never resets a connection, so each stays pinned; no more of them than Sidepool has connections to give.
+    async with aiomysql.create_pool(minsize=1, maxsize=4, **options()) as pool:
+        await asyncio.gather(*(task(pool, check, number, pinned=True) for number in range(20)))
     # Three of every five turns were committed.
-    check.equal("committed", await rows(connection, f"SELECT COUNT(*) FROM {TABLE}"), [(2 + 20 * 3,)])
+    check.equal("committed", await rows(connection, f"SELECT COUNT(*) FROM {TABLE}"), [(2 + 2 * 20 * 3,)])
     await rows(connection, f"DROP TABLE {TABLE}")
     connection.close()
     check.finish()

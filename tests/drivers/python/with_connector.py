@@ -1,21 +1,28 @@
 """mysql-connector-python, its pure Python implementation."""
 
+import threading
+
 import mysql.connector
+import mysql.connector.pooling
 from checks import DATABASE, HOST, PASSWORD, PORT, TLS, USER, DbApi
 
 
+def options(tls, local_infile):
+    return {
+        "host": HOST,
+        "port": PORT,
+        "user": USER,
+        "password": PASSWORD,
+        "database": DATABASE,
+        "charset": "utf8mb4",
+        "use_pure": True,
+        "allow_local_infile": local_infile,
+        "ssl_disabled": not tls,
+    }
+
+
 def open_connection(tls, local_infile):
-    return mysql.connector.connect(
-        host=HOST,
-        port=PORT,
-        user=USER,
-        password=PASSWORD,
-        database=DATABASE,
-        charset="utf8mb4",
-        use_pure=True,
-        allow_local_infile=local_infile,
-        ssl_disabled=not tls,
-    )
+    return mysql.connector.connect(**options(tls, local_infile))
 
 
 def connect(multi=False, local_infile=False):  # several statements need no asking here
@@ -50,7 +57,35 @@ def main():
     connection.cmd_change_user(USER, PASSWORD, DATABASE)
     check.equal("change_user forgets", exercise.one("SELECT @gone"), None)
     check.equal("change_user keeps the database asked for", exercise.one("SELECT DATABASE()"), DATABASE)
+    pooled(check)
     exercise.finish()
+
+
+def pooled(check):
+    """Its own pool resets a connection that is handed back, so more of them than Sidepool has may set user variables."""
+    pool = mysql.connector.pooling.MySQLConnectionPool(pool_size=10, pool_name="many", **options(TLS, False))
+    seen = []
+
+    def turns(number):
+        for _ in range(3):
+            connection = pool.get_connection()
+            try:
+                cursor = connection.cursor()
+                cursor.execute("SELECT @mine")
+                before = cursor.fetchone()[0]
+                cursor.execute("SET @mine = %s", (number,))
+                cursor.execute("SELECT @mine")
+                seen.append((before, cursor.fetchone()[0] == number))
+                cursor.close()
+            finally:
+                connection.close()
+
+    threads = [threading.Thread(target=turns, args=(number,)) for number in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    check.equal("through its pool", seen, [(None, True)] * 30)
 
 
 def prepared(exercise):

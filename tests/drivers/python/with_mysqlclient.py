@@ -38,6 +38,14 @@ def main():
     connection.change_user(USER, PASSWORD, DATABASE)
     check.equal("change_user forgets", exercise.one("SELECT @gone"), None)
     check.equal("change_user keeps the database asked for", exercise.one("SELECT DATABASE()"), DATABASE)
+    # Ten clients, each pinned until it changes its user: then they are as new, and none keeps another waiting.
+    clients = [connect() for _ in range(10)]
+    for client in clients:
+        exercise.rows("SET @gone = 1", connection=client)
+        client.change_user(USER, PASSWORD, DATABASE)
+    for client in clients:
+        check.equal("as new", exercise.one("SELECT DATABASE()", connection=client), DATABASE)
+        client.close()
     exercise.finish()
 
 

@@ -467,6 +467,14 @@ impl Wire {
         }
     }
 
+    /// Runs statements of any bytes and reads all their results.
+    pub async fn query_each(&mut self, sql: &[u8]) {
+        let mut reply = self.query_bytes(sql).await;
+        while reply.status() & 8 != 0 {
+            reply = self.read_reply().await;
+        }
+    }
+
     /// Runs a statement that must succeed.
     pub async fn run(&mut self, sql: &str) -> Reply {
         let reply = self.query(sql).await;

@@ -1,0 +1,13 @@
+//! Session state that once went astray, each case with its servers; and random scripts that look for more.
+
+mod diagnostics;
+mod equivalence;
+mod globals;
+mod leaks;
+mod own_statements;
+
+use crate::hazards::on_every_server;
+use crate::support::clients::{client, is_mariadb, value};
+use crate::support::servers::{Make, Server};
+use crate::support::sidepool::Sidepool;
+use crate::support::wire::{Login, Reply, Wire};
