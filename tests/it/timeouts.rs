@@ -76,7 +76,7 @@ async fn idle(server: &Server) {
     .await;
     let lines = || {
         let log = sidepool.log();
-        let of_it = log.lines().filter(|line| line.contains("idle_timeout"));
+        let of_it = log.lines().filter(|line| line.contains("client closed"));
         of_it.map(str::to_owned).collect::<Vec<_>>()
     };
     eventually("it is logged", async || !lines().is_empty()).await;
