@@ -291,7 +291,8 @@ impl Attendance {
             // It has logged its end itself.
             Some(reason) => reason,
             None => {
-                self.cut_off(session).await;
+                // In a box: all of this future's size is each client's.
+                Box::pin(self.cut_off(session)).await;
                 CloseReason::Drain
             }
         };
