@@ -37,6 +37,7 @@ use crate::config::{Environment, Live, Secrets, Settings};
 use crate::drain::{Drained, Ending, Request, Signals, Stages};
 use crate::logging::Logging;
 use crate::metrics::Metrics;
+use crate::session::directory::Directory;
 
 /// How long background work may take to end.
 const FINISH: Duration = Duration::from_secs(6);
@@ -103,8 +104,8 @@ impl Server {
             &metrics,
             secrets.monitor_password.as_ref(),
         )?);
-        let (reloaded, reloads) = watch::channel(0);
-        let hall = Hall::new(&live, &metrics, &targets, &secrets, reloads)?;
+        let (reloaded, _) = watch::channel(0);
+        let hall = Hall::new(&live, &metrics, &targets, &secrets)?;
         let tls = bind::listeners_tls(&live.load())?;
         let fronts = bind::fronts(&hall, &tls).await?;
         let admin_listeners = bind::admin_listeners(&live.load()).await?;
@@ -178,6 +179,9 @@ impl Server {
             &stages.shutdown,
             &self.admin.readiness,
         );
+        let directory = Arc::clone(&self.hall.directory);
+        self.background
+            .spawn(tell(directory, reloads, stages.clone()));
         for (listener, scope) in self.admin_listeners.drain(..) {
             let (admin, shutdown) = (Arc::clone(&self.admin), stages.shutdown.clone());
             self.background
@@ -231,6 +235,21 @@ fn admin_context(hall: &Hall, readiness: Readiness, token: Option<Token>) -> Arc
         sources,
         token,
     })
+}
+
+/// Lets the sessions know of changed settings and, at last, of the stages of the end.
+async fn tell(directory: Arc<Directory>, mut reloads: watch::Receiver<u64>, stages: Stages) {
+    loop {
+        tokio::select! {
+            Ok(()) = reloads.changed() => directory.settings_changed(),
+            () = stages.drain.cancelled() => break,
+        }
+    }
+    directory.begin_drain();
+    tokio::select! {
+        () = stages.cut.cancelled() => directory.cut(),
+        () = stages.shutdown.cancelled() => {}
+    }
 }
 
 /// Waits for a signal that asks for the end; reloads at those that ask for it.

@@ -56,6 +56,10 @@ impl Stream {
     /// Reads what is there without waiting. `None`: nothing to read and the peer is still there;
     /// `Some(Ok(0))`: end of stream.
     ///
+    /// It costs a system call only if the runtime knows that something has come. Nothing is missed by
+    /// that: the kernel reports sockets in the order in which things came to them, so an end that came
+    /// before the bytes that the caller has just been woken by is known here.
+    ///
     /// A pending reader's waker is replaced, so this is only for a stream nobody is reading.
     pub fn try_read(&mut self, buf: &mut [u8]) -> Option<io::Result<usize>> {
         let mut cx = Context::from_waker(Waker::noop());
@@ -163,6 +167,33 @@ mod tests {
         drop(far);
         near.socket_readable().await;
         assert_eq!(near.try_read(&mut buf).unwrap().unwrap(), 0);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn an_end_that_came_before_another_sockets_bytes_is_seen_without_waiting() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        for round in 0..500 {
+            let connect = || async {
+                let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
+                (Stream::from(near.unwrap()), far.unwrap().0)
+            };
+            let ((mut backend, server), (mut client, application)) =
+                (connect().await, connect().await);
+            let mut buf = [0; 8];
+            // Nobody waits for either; what was known of them is used up.
+            assert!(backend.try_read(&mut buf).is_none());
+            assert!(client.try_read(&mut buf).is_none());
+            let other = std::thread::spawn(move || {
+                drop(server);
+                application.try_write(b"query").unwrap();
+                application
+            });
+            client.socket_readable().await;
+            let end = backend.try_read(&mut buf);
+            assert!(matches!(end, Some(Ok(0))), "round {round}: {end:?}");
+            drop(other.join().unwrap());
+        }
     }
 
     impl Stream {

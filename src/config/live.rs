@@ -1,6 +1,7 @@
 //! Settings while running: read often, changed seldom, one change at a time.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::{ArcSwap, Guard};
 use parking_lot::Mutex;
@@ -16,6 +17,8 @@ use super::schema::{self, Liveness, Node};
 #[derive(Debug)]
 pub struct Live {
     current: ArcSwap<Settings>,
+    /// Counts changes of `current`.
+    generation: AtomicU64,
     /// Held from reading the old settings to storing the new, so that no change is lost.
     changing: Mutex<()>,
 }
@@ -48,6 +51,7 @@ impl Live {
     pub fn new(settings: Settings) -> Self {
         Self {
             current: ArcSwap::from_pointee(settings),
+            generation: AtomicU64::new(0),
             changing: Mutex::new(()),
         }
     }
@@ -60,6 +64,12 @@ impl Live {
     /// The settings in force, to keep.
     pub fn snapshot(&self) -> Arc<Settings> {
         self.current.load_full()
+    }
+
+    /// Another number after each change. Read it before what is derived from the settings: they may be newer,
+    /// never older.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
     }
 
     /// Takes over what may change while running; the rest keeps its value.
@@ -113,6 +123,7 @@ impl Live {
         let old = self.load().to_json();
         let mixed = reconcile("", &old, &new.to_json(), &mut changes);
         self.current.store(Arc::new(from_tree(mixed)?));
+        self.generation.fetch_add(1, Ordering::Release);
         Ok(changes)
     }
 }

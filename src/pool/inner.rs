@@ -68,6 +68,16 @@ impl<C: Connector> Default for Later<C> {
     }
 }
 
+impl<C: Connector> Later<C> {
+    /// Whether nothing is asked for: the common case of a borrow or return that nobody waited for.
+    pub(super) fn is_nothing(&self) -> bool {
+        self.woken.is_empty()
+            && self.closes.is_empty()
+            && self.starts.is_empty()
+            && self.pauses.is_empty()
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
     Open,

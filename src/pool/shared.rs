@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, error, warn};
 
 use super::connection::{Connector, PooledConnection};
-use super::events::{Counts, DialOutcome, Events};
+use super::events::{DialOutcome, Events};
 use super::inner::{Dial, Doomed, Inner, Job, Later, Phase, Start};
 use super::limits::Limits;
 use super::logins::DialFailure;
@@ -57,14 +57,17 @@ impl<C: Connector> Shared<C> {
             let result = change(&mut inner, &mut later);
             (result, inner.counts(), inner.phase)
         };
-        self.apply(later, counts);
+        if !later.is_nothing() {
+            self.apply(later);
+        }
+        self.events.counts(counts);
         if phase == Phase::Closed && counts.total() == 0 {
             self.empty.notify_waiters();
         }
         result
     }
 
-    fn apply(self: &Arc<Self>, later: Later<C>, counts: Counts) {
+    fn apply(self: &Arc<Self>, later: Later<C>) {
         for doomed in later.closes {
             let shared = Arc::clone(self);
             self.runtime.spawn(async move {
@@ -95,7 +98,6 @@ impl<C: Connector> Shared<C> {
                 waker.wake();
             }
         }
-        self.events.counts(counts);
     }
 
     async fn close(&self, doomed: Doomed<C>) {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
+use foldhash::fast::RandomState;
 use tokio::time::Instant;
 
 use super::connection::{Connector, Fit, PooledConnection, Wish};
@@ -120,7 +121,8 @@ impl<C: Connector> Shelf<C> {
 
 /// The shelves of all keys and the order of return across them.
 pub(super) struct Shelves<C: Connector> {
-    index: HashMap<C::Key, usize>,
+    /// Keys are the process's own numbers, so a hasher that withstands no attacker will do.
+    index: HashMap<C::Key, usize, RandomState>,
     shelves: Vec<Option<Shelf<C>>>,
     vacant: Vec<usize>,
     /// Idle connections of all keys by return, the most recent last; the value is the shelf.
@@ -130,7 +132,7 @@ pub(super) struct Shelves<C: Connector> {
 impl<C: Connector> Shelves<C> {
     pub(super) fn new() -> Self {
         Self {
-            index: HashMap::new(),
+            index: HashMap::default(),
             shelves: Vec::new(),
             vacant: Vec::new(),
             order: BTreeMap::new(),

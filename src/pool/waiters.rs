@@ -1,6 +1,6 @@
 //! Who waits, in which order, and how a waiter leaves.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -141,7 +141,7 @@ pub(super) struct Queues<C: Connector> {
     pub(super) logins: Lane<Wish<C>>,
     pub(super) guards: Lane<Wish<C>>,
     pub(super) heads: Heads,
-    pub(super) delivered: HashMap<u64, Delivered<C>>,
+    pub(super) delivered: BTreeMap<u64, Delivered<C>>,
     last_number: u64,
     /// Waiters in all lanes.
     pub(super) waiting: usize,
@@ -153,7 +153,7 @@ impl<C: Connector> Queues<C> {
             logins: Lane::default(),
             guards: Lane::default(),
             heads: Heads::new(),
-            delivered: HashMap::new(),
+            delivered: BTreeMap::new(),
             last_number: 0,
             waiting: 0,
         }

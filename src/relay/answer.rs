@@ -1,5 +1,7 @@
 //! What an answer told, for the session's bookkeeping.
 
+use tokio::time::Instant;
+
 use crate::protocol::reply::{
     EofPacket, ErrPacket, Malformed, OkPacket, PrepareOk, SessionChange, SessionChanges,
     StatusFlags,
@@ -24,6 +26,8 @@ pub struct Answer {
     pub trackers: Trackers,
     /// Bytes of the answer as the backend sent it.
     pub bytes: u64,
+    /// When its first byte was there; `None` for an answer of no bytes, and for own commands.
+    pub begun: Option<Instant>,
 }
 
 /// How an answer ended.

@@ -17,6 +17,7 @@ use std::task::Poll;
 
 use bytes::Buf;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
 
 pub use answer::{Answer, End, ErrorInfo, Trackers};
 pub use conn::Conn;
@@ -154,6 +155,13 @@ where
     B: AsyncRead + AsyncWrite + Unpin,
 {
     async fn run(&mut self) -> Result<(), RelayError> {
+        if !self.translator.is_over() {
+            // There is nothing to translate before something has come.
+            if self.backend.input.is_empty() {
+                self.wait().await?;
+            }
+            self.translator.answer.begun = Some(Instant::now());
+        }
         loop {
             match self.step().await? {
                 Flow::Over => return Ok(()),
@@ -163,7 +171,7 @@ where
                         cause: None,
                     });
                 }
-                Flow::File => self.file().await?,
+                Flow::File => Box::pin(self.file()).await?,
                 Flow::More => self.wait().await?,
             }
         }
@@ -171,6 +179,11 @@ where
 
     /// Translates what is there, and sends it when the answer is over or much has gathered.
     async fn step(&mut self) -> Result<Flow, RelayError> {
+        if self.client.output.capacity() == 0 {
+            // Once for a small answer and the EOF packets put into it.
+            let piece = self.backend.input.len().min(SEND_AT);
+            self.client.output.reserve(piece + 64);
+        }
         let fed = self
             .translator
             .feed(&mut self.backend.input, &mut self.client.output)

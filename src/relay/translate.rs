@@ -114,6 +114,11 @@ impl<'f> Translator<'f> {
         }
     }
 
+    /// Whether the answer is over; without having begun, for a command that has none.
+    pub(crate) const fn is_over(&self) -> bool {
+        self.tracker.is_over()
+    }
+
     /// What is added to the backend's sequence ids to make them the client's.
     pub(crate) const fn shift(&self) -> u8 {
         self.shift

@@ -1,14 +1,15 @@
 //! What becomes of an accepted connection: login, first state, database, session.
 
 use std::borrow::Cow;
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::{OwnedSemaphorePermit, watch};
-use tokio_util::sync::CancellationToken;
-use tracing::{debug, info};
+use tokio::sync::OwnedSemaphorePermit;
+use tracing::debug;
 
 use super::accounts::{BackendProver, Habit, LoggedIn, Logins};
 use super::bind::BuildError;
@@ -82,7 +83,7 @@ struct Attendance {
     connected: Connected,
     entry: Arc<Entry>,
     identity: Arc<Identity>,
-    cut: CancellationToken,
+    directory: Arc<Directory>,
     killer: Killer,
     _logged_in: LoggedIn,
     _permit: OwnedSemaphorePermit,
@@ -106,7 +107,6 @@ impl Hall {
         metrics: &Arc<Metrics>,
         targets: &Arc<Targets>,
         secrets: &Secrets,
-        reloaded: watch::Receiver<u64>,
     ) -> Result<Arc<Self>, BuildError> {
         let directory = Arc::new(Directory::default());
         let logins = Arc::new(Logins::default());
@@ -137,8 +137,6 @@ impl Hall {
                 route: targets.route(role).clone(),
                 directory: Arc::clone(&directory),
                 scanner: Scanner::default(),
-                drain: stages.drain.clone(),
-                reloaded: reloaded.clone(),
                 readmission: Arc::new(readmission),
             })
         };
@@ -261,7 +259,7 @@ impl Front {
             connected: arrival.logged_in(path, tls),
             entry: registration.entry(),
             identity: registration.identity(),
-            cut: self.hall.stages.cut.clone(),
+            directory: Arc::clone(&self.hall.directory),
             killer: Killer {
                 key: login.key.clone(),
             },
@@ -270,7 +268,7 @@ impl Front {
         };
         let session = Session::new(context, Conn::new(stream), login, registration);
         let clients = &self.hall.stages.clients;
-        clients.spawn(attendance.until_the_end(Box::pin(session.run())));
+        clients.spawn(attendance.until_the_end(Box::pin(Box::new(session).run())));
     }
 }
 
@@ -281,26 +279,49 @@ impl Attendance {
             let (user, source, tls) = shown(&self.identity);
             debug!(client, user = &*user, source, tls, "client logged in");
         }
-        let reason = tokio::select! {
-            reason = &mut session => reason,
-            () = self.cut.cancelled() => {
-                let kill = self.entry.begin_kill();
-                let runs = self.entry.view().activity == Activity::Active;
-                drop(session);
-                if let Some(kill) = kill.filter(|_| runs) {
-                    self.killer.kill(&kill).await;
-                }
+        let mut listening = None;
+        let ended = poll_fn(|cx| {
+            if let Poll::Ready(reason) = session.as_mut().poll(cx) {
+                return Poll::Ready(Some(reason));
+            }
+            self.listen(cx.waker(), &mut listening);
+            match self.directory.news().cutting() {
+                true => Poll::Ready(None),
+                false => Poll::Pending,
+            }
+        });
+        let reason = match ended.await {
+            // It has logged its end itself.
+            Some(reason) => reason,
+            None => {
+                // In a box: all of this future's size is each client's.
+                Box::pin(self.cut_off(session)).await;
                 CloseReason::Drain
             }
         };
-        let (user, source, _) = shown(&self.identity);
-        match reason {
-            CloseReason::Quit | CloseReason::ClientGone | CloseReason::Drain => {
-                debug!(client, %reason, user = &*user, source, "client closed");
-            }
-            _ => info!(client, %reason, user = &*user, source, "client closed"),
-        }
         self.connected.closed(reason);
+    }
+
+    /// Ends the session, and the statement that it waits for.
+    async fn cut_off(&self, session: Boxed<'static, CloseReason>) {
+        let kill = self.entry.begin_kill();
+        let runs = self.entry.view().activity == Activity::Active;
+        drop(session);
+        if let Some(kill) = kill.filter(|_| runs) {
+            self.killer.kill(&kill).await;
+        }
+        let (user, source, _) = shown(&self.identity);
+        let client = self.entry.id();
+        debug!(client, user = &*user, source, "client cut off");
+    }
+
+    /// Lets the directory wake this task, whatever the session does.
+    fn listen(&self, waker: &Waker, listening: &mut Option<Waker>) {
+        let known = listening.as_ref();
+        if !known.is_some_and(|known| known.will_wake(waker)) {
+            self.entry.wake_by(waker);
+            *listening = Some(waker.clone());
+        }
     }
 }
 
@@ -384,7 +405,7 @@ pub(super) async fn begin(
         ..LoginOk::default()
     };
     let identity = identity(facts, tls);
-    let client = Arc::new(facts.clone());
+    let client = Arc::new(kept(facts));
     let login = Login {
         key,
         placement,
@@ -410,14 +431,13 @@ fn announced_database(target: &Target, state: &State) -> Bytes {
 }
 
 fn identity(facts: &ClientFacts, tls: bool) -> Identity {
-    let named = |(name, _): &&(Bytes, Bytes)| name == &b"program_name"[..];
     Identity {
         user: facts.account.user().clone(),
         program_name: facts
             .attributes
             .iter()
-            .find(named)
-            .map(|(_, value)| value.clone()),
+            .find(is_program_name)
+            .map(|(_, value)| Bytes::copy_from_slice(value)),
         source: facts
             .peer
             .ip()
@@ -425,6 +445,23 @@ fn identity(facts: &ClientFacts, tls: bool) -> Identity {
         tls,
         account_id: facts.account.id().get(),
     }
+}
+
+/// What is kept of a client's login: copies, since a slice would keep the whole packet.
+fn kept(facts: &ClientFacts) -> ClientFacts {
+    let copy = |bytes: &Bytes| Bytes::copy_from_slice(bytes);
+    let named = facts.attributes.iter().filter(is_program_name);
+    ClientFacts {
+        database: facts.database.as_ref().map(copy),
+        attributes: named
+            .map(|(name, value)| (copy(name), copy(value)))
+            .collect(),
+        ..facts.clone()
+    }
+}
+
+fn is_program_name((name, _): &&(Bytes, Bytes)) -> bool {
+    name == &b"program_name"[..]
 }
 
 /// The status flags of a session that is in no transaction.

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use super::directory::{Directory, Identity};
 use super::scan::Scanner;
@@ -27,14 +26,10 @@ pub struct SessionContext {
     pub metrics: Arc<Metrics>,
     /// Where the sessions borrow.
     pub route: Route,
-    /// Who is connected.
+    /// Who is connected; it also tells sessions of the drain and of changed settings.
     pub directory: Arc<Directory>,
     /// Reads statements.
     pub scanner: Scanner,
-    /// Cancelled when the drain begins: idle clients are sent away, transactions may end.
-    pub drain: CancellationToken,
-    /// Sent a message whenever live settings changed, so that waiting sessions look at them again.
-    pub reloaded: tokio::sync::watch::Receiver<u64>,
     /// Logs clients in again for `COM_CHANGE_USER`.
     pub readmission: Arc<dyn Readmission>,
 }

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::task::Waker;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -24,7 +25,34 @@ pub const FIRST_ID: u32 = 1 << 31;
 pub struct Directory {
     next_id: AtomicU32,
     clients: Mutex<HashMap<u32, Arc<Entry>>>,
+    news: AtomicU64,
     started: Instant,
+}
+
+/// What every session has to hear of: that the drain has begun, and that settings changed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct News(u64);
+
+impl News {
+    /// The two lowest bits are stages of the end; the others count changes of settings.
+    const DRAIN: u64 = 1;
+    const CUT: u64 = 2;
+    const CHANGE: u64 = 4;
+
+    /// Idle clients are to leave; transactions may end.
+    pub const fn draining(self) -> bool {
+        self.0 & Self::DRAIN != 0
+    }
+
+    /// Whoever is left is cut off.
+    pub const fn cutting(self) -> bool {
+        self.0 & Self::CUT != 0
+    }
+
+    /// How often settings have changed.
+    pub const fn changes(self) -> u64 {
+        self.0 / Self::CHANGE
+    }
 }
 
 /// What a session is doing.
@@ -112,7 +140,8 @@ struct Kills {
 struct EndSignal {
     /// `CloseReason::index` + 1; 0: nobody asked.
     reason: AtomicU8,
-    notify: Notify,
+    /// Wakes the session's task while it waits for its client.
+    waker: Mutex<Option<Waker>>,
 }
 
 /// A copy of one entry.
@@ -143,6 +172,7 @@ impl Default for Directory {
         Self {
             next_id: AtomicU32::new(FIRST_ID),
             clients: Mutex::new(HashMap::new()),
+            news: AtomicU64::new(0),
             started: Instant::now(),
         }
     }
@@ -195,19 +225,49 @@ impl Directory {
 
     /// Copies of all entries, unordered. Holds the directory's lock only to collect them.
     pub fn list(&self) -> Vec<ClientView> {
-        let entries: Vec<_> = self.clients.lock().values().cloned().collect();
-        entries.iter().map(|entry| entry.view()).collect()
+        self.entries().iter().map(|entry| entry.view()).collect()
+    }
+
+    /// Lets every session know that the drain has begun.
+    pub fn begin_drain(&self) {
+        self.news.fetch_or(News::DRAIN, Ordering::AcqRel);
+        self.nudge_all();
+    }
+
+    /// Wakes whoever is left, to be cut off.
+    pub fn cut(&self) {
+        self.news.fetch_or(News::CUT, Ordering::AcqRel);
+        self.nudge_all();
+    }
+
+    /// Lets every session know that settings changed, so that waiting ones look at theirs again.
+    pub fn settings_changed(&self) {
+        self.news.fetch_add(News::CHANGE, Ordering::AcqRel);
+        self.nudge_all();
+    }
+
+    /// What sessions were let know.
+    pub fn news(&self) -> News {
+        News(self.news.load(Ordering::Acquire))
     }
 
     /// Asks every client of the account to end at its next idle moment.
     pub fn end_account(&self, account_id: u64, reason: CloseReason) {
-        let entries: Vec<_> = self.clients.lock().values().cloned().collect();
-        for entry in entries
-            .iter()
-            .filter(|e| e.identity().account_id == account_id)
-        {
-            entry.end(reason);
+        for entry in self.entries() {
+            if entry.identity().account_id == account_id {
+                entry.end(reason);
+            }
         }
+    }
+
+    fn nudge_all(&self) {
+        for entry in self.entries() {
+            entry.nudge();
+        }
+    }
+
+    fn entries(&self) -> Vec<Arc<Entry>> {
+        self.clients.lock().values().cloned().collect()
     }
 }
 
@@ -288,13 +348,19 @@ impl Entry {
         }
     }
 
+    /// A command has begun.
+    pub fn command_began(&self, now: Instant) {
+        // Only the session itself counts.
+        let commands = self.commands.load(Ordering::Relaxed);
+        self.commands.store(commands + 1, Ordering::Relaxed);
+        self.touch(now);
+    }
+
     /// A command has begun or ended.
-    pub fn touch(&self, begun: bool) {
-        if begun {
-            self.commands.fetch_add(1, Ordering::Relaxed);
-        }
+    pub fn touch(&self, now: Instant) {
+        let since = now.saturating_duration_since(self.origin);
         self.last_activity_millis
-            .store(millis_since(self.origin), Ordering::Relaxed);
+            .store(since.as_millis() as u64, Ordering::Relaxed);
     }
 
     /// Asks the session to end at its next idle moment. The first reason given wins.
@@ -304,17 +370,21 @@ impl Entry {
             .end
             .reason
             .compare_exchange(0, value, Ordering::AcqRel, Ordering::Acquire);
-        self.end.notify.notify_one();
+        self.nudge();
     }
 
-    /// Waits until somebody asks for the end. Cancel safe.
-    pub async fn ended(&self) -> CloseReason {
-        loop {
-            let notified = self.end.notify.notified();
-            if let Some(reason) = self.end_reason() {
-                return reason;
-            }
-            notified.await;
+    /// From now on wakes this whenever the session's end is asked for or there are [`News`]. What was
+    /// said before is not said again: look at it after this.
+    pub fn wake_by(&self, waker: &Waker) {
+        let old = self.end.waker.lock().replace(waker.clone());
+        drop(old);
+    }
+
+    fn nudge(&self) {
+        // Out of the lock: a woken task may be dropped at once, and its registration with it.
+        let waker = self.end.waker.lock().clone();
+        if let Some(waker) = waker {
+            waker.wake();
         }
     }
 
@@ -395,8 +465,18 @@ impl std::ops::Deref for Registration {
     }
 }
 
+impl Registration {
+    /// What all sessions were let know.
+    pub fn news(&self) -> News {
+        self.directory.news()
+    }
+}
+
 impl Drop for Registration {
     fn drop(&mut self) {
+        // The waker holds the task, which holds this.
+        let waker = self.entry.end.waker.lock().take();
+        drop(waker);
         self.directory.clients.lock().remove(&self.entry.id);
     }
 }
@@ -415,7 +495,7 @@ mod tests {
         let id = directory.next_id();
         assert!(id >= FIRST_ID);
         let registration = directory.register(id, Identity::default());
-        registration.touch(true);
+        registration.command_began(Instant::now());
         assert_eq!(directory.get(id).unwrap().view().commands, 1);
         drop(registration);
         assert!(directory.is_empty());
@@ -450,6 +530,42 @@ mod tests {
         let registration = directory.register(FIRST_ID, Identity::default());
         directory.get(FIRST_ID).unwrap().end(CloseReason::Killed);
         directory.get(FIRST_ID).unwrap().end(CloseReason::Drain);
-        assert_eq!(registration.ended().await, CloseReason::Killed);
+        assert_eq!(registration.end_reason(), Some(CloseReason::Killed));
+    }
+
+    #[tokio::test]
+    async fn a_waiting_session_is_woken_by_its_end_and_by_news() {
+        let directory = Arc::new(Directory::default());
+        let registration = directory.register(FIRST_ID, Identity::default());
+        let woken = Arc::new(Woken::default());
+        registration.wake_by(&Waker::from(Arc::clone(&woken)));
+        let times = || woken.0.load(Ordering::Relaxed);
+
+        directory.settings_changed();
+        directory.settings_changed();
+        assert_eq!((times(), registration.news().changes()), (2, 2));
+        assert!(!registration.news().draining());
+        directory.begin_drain();
+        assert!(registration.news().draining());
+        assert_eq!((times(), registration.news().changes()), (3, 2));
+        directory.cut();
+        assert!(registration.news().cutting());
+        directory.get(FIRST_ID).unwrap().end(CloseReason::Killed);
+        assert_eq!(times(), 5);
+
+        let entry = directory.get(FIRST_ID).unwrap();
+        drop(registration);
+        entry.end(CloseReason::Killed);
+        assert_eq!(times(), 5, "who has left is not woken");
+        assert_eq!(Arc::strong_count(&woken), 1, "nor held");
+    }
+
+    #[derive(Default)]
+    struct Woken(AtomicU32);
+
+    impl std::task::Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }

@@ -1,4 +1,7 @@
 //! From the bytes of a command to what is done about it.
+//!
+//! What is rare is in boxes of its own here and in what follows, since the future of a command is
+//! written anew for each.
 
 use std::time::Duration;
 
@@ -29,6 +32,7 @@ impl Session {
     pub(super) async fn command(&mut self) -> Flow {
         let began = Instant::now();
         self.observe_gap(began);
+        self.clock.answered = None;
         let packet = match self.read_command().await {
             Ok(packet) => packet,
             Err(flow) => return flow,
@@ -41,7 +45,7 @@ impl Session {
             // A command of no bytes: what MySQL says to it.
             return self.answer_unknown().await;
         };
-        self.me.touch(true);
+        self.me.command_began(began);
         self.context
             .metrics
             .queries
@@ -77,7 +81,10 @@ impl Session {
                     if self.client.input.len() > HEADER_LEN {
                         return Ok(None);
                     }
-                } else if self.client.input.len() >= HEADER_LEN + header.len {
+                } else if self.client.input.len() == HEADER_LEN + header.len {
+                    // The buffer itself, which nearly always holds one command.
+                    return Ok(Some(std::mem::take(&mut self.client.input)));
+                } else if self.client.input.len() > HEADER_LEN + header.len {
                     return Ok(Some(self.client.input.split_to(HEADER_LEN + header.len)));
                 } else {
                     let missing = HEADER_LEN + header.len - self.client.input.len();
@@ -88,8 +95,8 @@ impl Session {
                 Ok(Ok(n)) if n > 0 => {}
                 Ok(_) => return Err(Flow::Close(CloseReason::ClientGone)),
                 Err(_) => {
-                    if let Woken::Close(reason) = self.stalled().await {
-                        self.say_farewell(reason).await;
+                    if let Woken::Close(reason) = Box::pin(self.stalled()).await {
+                        Box::pin(self.say_farewell(reason)).await;
                         return Err(Flow::Close(reason));
                     }
                 }
@@ -106,19 +113,25 @@ impl Session {
         match (command, packet) {
             (Command::Quit, _) => Flow::Close(CloseReason::Quit),
             (Command::Query, Some(packet)) => self.query(packet, began).await,
-            (Command::Query | Command::StmtPrepare, None) => self.large(command, began).await,
+            (Command::Query | Command::StmtPrepare, None) => {
+                Box::pin(self.large(command, began)).await
+            }
             (Command::StmtPrepare, Some(packet)) => self.prepare(packet, began).await,
             (Command::Ping, Some(packet)) => self.ping(packet, began).await,
             (Command::StmtClose, Some(packet)) => self.close_statement(packet, began).await,
-            (Command::StmtSendLongData, packet) => self.long_data(packet, began).await,
-            (Command::ChangeUser, Some(packet)) => self.change_user(packet).await,
-            (Command::ResetConnection, Some(packet)) => self.reset_connection(packet, began).await,
-            (Command::SetOption, Some(packet)) => self.set_option(packet, began).await,
-            (Command::ProcessKill, Some(packet)) => self.process_kill(packet, began).await,
+            (Command::StmtSendLongData, packet) => Box::pin(self.long_data(packet, began)).await,
+            (Command::ChangeUser, Some(packet)) => Box::pin(self.change_user(packet)).await,
+            (Command::ResetConnection, Some(packet)) => {
+                Box::pin(self.reset_connection(packet, began)).await
+            }
+            (Command::SetOption, Some(packet)) => Box::pin(self.set_option(packet, began)).await,
+            (Command::ProcessKill, Some(packet)) => {
+                Box::pin(self.process_kill(packet, began)).await
+            }
             (command, packet) if command.shape() == ResponseShape::Refused => {
                 drop(packet);
                 match self.is_replication(command) {
-                    true => self.answer_replication(command).await,
+                    true => Box::pin(self.answer_replication(command)).await,
                     false => self.answer_unknown().await,
                 }
             }
@@ -171,7 +184,7 @@ impl Session {
     ) -> Option<Flow> {
         match findings.whole {
             Whole::Ordinary => None,
-            Whole::Kill { id, query } => self.kill(id, query, began).await,
+            Whole::Kill { id, query } => Box::pin(self.kill(id, query, began)).await,
             // The server has it.
             Whole::RowCount if self.hold.is_some() => None,
             Whole::RowCount => self.answer_row_count(sql).await,

@@ -37,6 +37,17 @@ pub(super) struct Hold {
     pub(super) pending: Pending,
     /// No command of the session has run on it in this borrow.
     pub(super) fresh: bool,
+    /// What has become of the session's state that it was borrowed for.
+    pub(super) replay: Replaying,
+}
+
+/// A replay of session state onto a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Replaying {
+    /// None was needed, or its answers have come.
+    Over,
+    /// It goes in front of the client's command.
+    Unanswered,
 }
 
 /// A command to be carried out.
@@ -188,7 +199,7 @@ impl Session {
                     Replayed::Again => {}
                     Replayed::Unreachable => {
                         misfits += 1;
-                        self.begin_anew(misfits).await?;
+                        Box::pin(self.begin_anew(misfits)).await?;
                     }
                 }
             }
@@ -206,6 +217,7 @@ impl Session {
             lease,
             pending,
             fresh: true,
+            replay: Replaying::Over,
         });
     }
 
@@ -229,12 +241,11 @@ impl Session {
         let mut first_seq = first_seq;
         match &work.body {
             Body::Whole(packet) => {
-                hold.lease.conn.output.extend_from_slice(packet);
                 // What the server said before it went away is still to be read: relay does.
-                let _ = hold.lease.conn.send().await;
+                let _ = hold.lease.conn.send_with(packet).await;
             }
             Body::Streamed => {
-                match relay::upload(&mut self.client, &mut hold.lease.conn, own).await {
+                match Box::pin(relay::upload(&mut self.client, &mut hold.lease.conn, own)).await {
                     Ok(uploaded) => first_seq = uploaded.next_seq,
                     Err(error) => return Attempt::Failed(self.upload_failed(error)),
                 }
@@ -262,15 +273,30 @@ impl Session {
             status: self.carried.status,
         };
         let sent = Instant::now();
-        let relayed = relay::relay(&mut self.client, &mut hold.lease.conn, request).await;
-        self.context
-            .metrics
-            .queries
-            .database
-            .observe(sent.elapsed());
-        match relayed {
-            Ok(answer) => Attempt::Answered(answer),
+        match relay::relay(&mut self.client, &mut hold.lease.conn, request).await {
+            Ok(answer) => {
+                self.count_answer(&answer, sent, work.began);
+                Attempt::Answered(answer)
+            }
             Err(error) => self.relay_failed(error, repeatable),
+        }
+    }
+
+    /// Counts what an answer that is over took, and the replay that was answered in front of it.
+    fn count_answer(&mut self, answer: &Answer, sent: Instant, began: Instant) {
+        let metrics = &self.context.metrics;
+        if let Some(begun) = answer.begun {
+            let took = begun.saturating_duration_since(sent);
+            metrics.queries.database.observe(took);
+        }
+        let now = Instant::now();
+        let took = now.saturating_duration_since(began);
+        metrics.queries.response.observe(took);
+        self.clock.answered = Some(now);
+        if let Some(hold) = &mut self.hold
+            && std::mem::replace(&mut hold.replay, Replaying::Over) == Replaying::Unanswered
+        {
+            metrics.sessions.replays.inc(Outcome::Ok);
         }
     }
 

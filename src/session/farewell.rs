@@ -4,11 +4,14 @@
 //! half-close; the client's own end is awaited, because closing a socket with unread input makes the
 //! kernel send a reset that can overtake the notice.
 
+use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
-use tracing::info;
+use tracing::{debug, info};
 
+use super::directory::Identity;
 use super::{Flow, Session};
 use crate::config::CloseNotice;
 use crate::metrics::{ErrorSource, Metrics, WatchEnding};
@@ -44,12 +47,24 @@ impl Session {
         if let Some((code, sqlstate, message)) = self.notice(reason) {
             put_err(&mut self.client.output, 0, code, sqlstate, message);
         }
-        if self.client.send().await.is_err() {
-            return;
-        }
-        let idle = self.clock.idle_since.elapsed();
-        if is_idleness(reason) {
-            info!(client = self.me.id(), %reason, idle_seconds = idle.as_secs(), "client closed");
+        // Whether it still listens shows when its own end is awaited.
+        let _ = self.client.send().await;
+    }
+
+    /// The one line about the end of a client's connection.
+    pub(super) fn log_end(&self, reason: CloseReason) {
+        use CloseReason as R;
+        let (client, identity) = (self.me.id(), &self.login.identity);
+        let (user, program) = shown(identity);
+        let source = &identity.source;
+        match reason {
+            R::Quit | R::ClientGone | R::Drain => {
+                debug!(client, %reason, user = &*user, program = &*program, source, "client closed");
+            }
+            _ => {
+                let idle_seconds = self.clock.idle_since.elapsed().as_secs();
+                info!(client, %reason, user = &*user, program = &*program, source, idle_seconds, "client closed");
+            }
         }
     }
 
@@ -68,7 +83,7 @@ impl Session {
         self.let_go(RetireReason::ServerClosed);
     }
 
-    fn notice(&self, reason: CloseReason) -> Option<(u16, [u8; 5], &'static str)> {
+    fn notice(&mut self, reason: CloseReason) -> Option<(u16, [u8; 5], &'static str)> {
         let idle = match self.effective().close_notice {
             CloseNotice::Auto if self.is_mariadb() => Some(KILLED),
             CloseNotice::Auto | CloseNotice::Err4031 => Some(IDLE),
@@ -107,7 +122,12 @@ impl Session {
 
 /// Ends the sending side and listens for the client's end in the background. What a client closed
 /// for idleness still sends is a stale use.
-pub(super) fn linger(mut client: Conn, reason: CloseReason, metrics: &Metrics, id: u32) {
+pub(super) fn linger(
+    mut client: Conn,
+    reason: CloseReason,
+    metrics: &Metrics,
+    (id, identity): (u32, Arc<Identity>),
+) {
     use CloseReason as R;
     if matches!(reason, R::Quit | R::ClientGone | R::IoError | R::Keepalive) {
         return;
@@ -127,13 +147,27 @@ pub(super) fn linger(mut client: Conn, reason: CloseReason, metrics: &Metrics, i
         let ending = ending.unwrap_or(WatchEnding::Unknown);
         idle.watch_ended(ending);
         if ending == WatchEnding::StaleUse {
+            let (user, program) = shown(&identity);
+            let (client, source) = (id, &identity.source);
             info!(
-                client = id,
+                client,
+                user = &*user,
+                program = &*program,
+                source,
                 "stale use: a command came after the connection was closed"
             );
         }
         drop(watched);
     });
+}
+
+/// User and program for a log line.
+fn shown(identity: &Identity) -> (Cow<'_, str>, Cow<'_, str>) {
+    let program = identity.program_name.as_deref().unwrap_or_default();
+    (
+        String::from_utf8_lossy(&identity.user),
+        String::from_utf8_lossy(program),
+    )
 }
 
 async fn drain(mut client: Conn) {

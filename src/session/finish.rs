@@ -38,15 +38,10 @@ impl Session {
             (work.plan.after.globals).then(|| self.target().dialer().changing_globals());
         match self.exchange(&work).await {
             Ok(answer) => {
-                self.context
-                    .metrics
-                    .queries
-                    .response
-                    .observe(work.began.elapsed());
                 self.count_bytes(work.len(), answer.bytes);
                 self.answered(&answer, &work).await
             }
-            Err(trouble) => self.in_trouble(trouble).await,
+            Err(trouble) => Box::pin(self.in_trouble(trouble)).await,
         }
     }
 
@@ -296,12 +291,12 @@ impl Session {
     }
 
     async fn settle_or_close(&mut self) -> Flow {
-        match self.settle().await {
+        match Box::pin(self.settle()).await {
             Ok(()) => Flow::Continue,
             Err(error) => {
                 warn!(client = self.me.id(), %error, "session state could not be read back");
                 self.let_go(RetireReason::Broken);
-                self.farewell_lost().await
+                Box::pin(self.farewell_lost()).await
             }
         }
     }

@@ -14,6 +14,7 @@ use crate::backend::dialer::{DialError, Dialer};
 use crate::backend::route::{Placement, Route};
 use crate::backend::state::replay;
 use crate::backend::target::{Target, TargetError};
+use crate::metrics::Outcome;
 use crate::pool::{BorrowError, Connector, Lease};
 use crate::reason::RetireReason;
 use crate::relay::ErrorInfo;
@@ -56,10 +57,10 @@ impl Session {
         deadline: Instant,
     ) -> Result<Option<Lease<Dialer>>, Trouble> {
         if !self.context.route.is_current(&self.login.placement) {
-            match self.follow(deadline).await {
+            match Box::pin(self.follow(deadline)).await {
                 Ok(()) => {}
                 Err(Unmoved::Borrow(error)) => {
-                    self.borrow_failed(error, deadline).await?;
+                    Box::pin(self.borrow_failed(error, deadline)).await?;
                     return Ok(None);
                 }
                 Err(Unmoved::ClientGone) => return Err(Trouble::ClientGone),
@@ -83,7 +84,7 @@ impl Session {
         match borrowed {
             Ok(lease) => Ok(Some(lease)),
             Err(error) => {
-                self.borrow_failed(error, deadline).await?;
+                Box::pin(self.borrow_failed(error, deadline)).await?;
                 Ok(None)
             }
         }
@@ -204,10 +205,12 @@ impl Session {
                 let schema = lease.state.schema().cloned();
                 lease.state = self.carried.state.with_schema(schema.as_deref());
                 self.values = Values::Accepted;
+                self.context.metrics.sessions.replays.inc(Outcome::Ok);
                 Ok(true)
             }
             Err(StatementError::Own(OwnError::Server(error))) => {
                 info!(client = self.me.id(), %error, "session state is not accepted by the new server");
+                self.context.metrics.sessions.replays.inc(Outcome::Failed);
                 self.let_go(RetireReason::ReplayFailed);
                 Err(Trouble::ReplayFailed(error))
             }

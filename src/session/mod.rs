@@ -25,16 +25,17 @@ mod settle;
 pub mod timers;
 
 use std::collections::HashSet;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tracing::debug;
 
 use context::{Login, SessionContext};
 use directory::Registration;
 use exchange::Hold;
 use follow::Values;
+use idle::{Alarm, Rules};
 use memory::Carried;
 use pins::Pins;
 
@@ -64,6 +65,8 @@ pub struct Session {
     /// Sequence id of the next answer's first packet.
     first_seq: u8,
     clock: Clock,
+    /// The settings that hold for the client; `None`: to be looked up.
+    rules: Option<Rules>,
 }
 
 /// Why the session is pinned, and what it has open.
@@ -90,6 +93,9 @@ impl Pinned {
 struct Clock {
     /// Since when the client has been idle.
     idle_since: Instant,
+    /// When the command that is being carried out had its answer; `None`: not yet, or it was answered
+    /// without the database.
+    answered: Option<Instant>,
     /// When the client logged in.
     began: Instant,
     /// Decides how much of the lifetime is taken off; uniform in 0..1.
@@ -131,28 +137,36 @@ impl Session {
             first_seq: 1,
             clock: Clock {
                 idle_since: now,
+                answered: None,
                 began: now,
                 roll: rand::random(),
             },
+            rules: None,
         }
     }
 
     /// Serves the client until its connection ends. Not cancel-safe: dropped, it leaves the client
     /// without notice and its backend connection is closed.
-    pub async fn run(mut self) -> CloseReason {
+    pub async fn run(mut self: Box<Self>) -> CloseReason {
+        let timer = pin!(tokio::time::sleep_until(self.clock.began));
+        let mut alarm = Alarm::new(timer);
         let reason = loop {
-            if let idle::Woken::Close(reason) = self.idle().await {
-                self.say_farewell(reason).await;
+            if let idle::Woken::Close(reason) = self.idle(&mut alarm).await {
+                Box::pin(self.say_farewell(reason)).await;
                 break reason;
             }
-            // In a box of its own, so that an idle session is small.
+            // This and what comes at the end are in boxes of their own, so that an idle session is small.
             if let Flow::Close(reason) = Box::pin(self.command()).await {
                 break reason;
             }
         };
-        debug!(client = self.me.id(), %reason, "session ended");
-        self.leave().await;
-        farewell::linger(self.client, reason, &self.context.metrics, self.me.id());
+        self.log_end(reason);
+        Box::pin(self.leave()).await;
+        let who = (self.me.id(), self.me.identity());
+        let Self {
+            client, context, ..
+        } = *self;
+        farewell::linger(client, reason, &context.metrics, who);
         reason
     }
 }
@@ -182,4 +196,24 @@ fn own_timeouts(login: &Login) -> Option<IdleTimeouts> {
     }
     let idle = login.placement.target.dialer().virtuals().idle?;
     Some(idle.of_interactive()).filter(|own| *own != idle)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size_of_future<A, F: Future>(_: impl FnOnce(A) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// An idle session is itself, in a box, and its future; a command's is there only while it runs, and
+    /// is written anew for each.
+    #[test]
+    fn an_idle_session_is_small() {
+        let (session, run) = (size_of::<Session>(), size_of_future(Session::run));
+        assert!(session <= 768, "{session} bytes");
+        assert!(run <= 512, "{run} bytes");
+        let command = size_of_future(Session::command);
+        assert!(command <= 2048, "{command} bytes");
+    }
 }

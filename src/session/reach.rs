@@ -3,7 +3,7 @@
 use tracing::debug;
 
 use super::Session;
-use super::exchange::Trouble;
+use super::exchange::{Replaying, Trouble};
 use crate::backend::connection::StatementError;
 use crate::backend::state::{DatabaseChange, Replay, replay};
 use crate::metrics::Outcome;
@@ -38,7 +38,6 @@ impl Session {
         if hold.lease.state == self.carried.state {
             return Ok(Replayed::Ready);
         }
-        self.context.metrics.sessions.replays.inc(Outcome::Ok);
         let Ok(replay) = replay(&hold.lease.state, &self.carried.state) else {
             // A new connection: those the pool has were asked whether they fit. It is another
             // session's.
@@ -46,6 +45,7 @@ impl Session {
             self.ticket = None;
             return Ok(Replayed::Unreachable);
         };
+        hold.replay = Replaying::Unanswered;
         if let Some(sql) = &replay.set_sql {
             hold.lease.put_query(sql);
             self.own += 1;
@@ -58,7 +58,7 @@ impl Session {
             }
             DatabaseChange::Awaited(name) => {
                 hold.lease.put_command(Command::InitDb, name);
-                return self.await_database(&replay).await;
+                return Box::pin(self.await_database(&replay)).await;
             }
         }
         hold.lease.state = self.carried.state.clone();
@@ -112,7 +112,11 @@ impl Session {
             Ok::<(), StatementError>(())
         };
         match answered.await {
-            Ok(()) => Ok(Replayed::Ready),
+            Ok(()) => {
+                hold.replay = Replaying::Over;
+                self.context.metrics.sessions.replays.inc(Outcome::Ok);
+                Ok(Replayed::Ready)
+            }
             Err(StatementError::Own(OwnError::Server(error))) if lease.state != wanted => {
                 debug!(%error, "the session's database cannot be selected any more");
                 self.give_back();

@@ -41,6 +41,7 @@ impl Session {
                 self.me.set_database(login.state.schema().cloned());
                 self.login = login;
                 self.placed_by_login();
+                self.rules = None;
                 self.answer_ok().await
             }
             // Servers end a connection whose change of user is refused.

@@ -11,7 +11,7 @@ use crate::support::clients::*;
 use crate::support::eventually;
 use crate::support::servers::Server;
 use crate::support::sidepool::Sidepool;
-use crate::support::wire::{Login, Wire};
+use crate::support::wire::{Login, Reply, Wire};
 
 on_every_server! {
     many_clients_share_three_connections => many;
@@ -22,6 +22,7 @@ on_every_server! {
     idle_clients_hold_no_connection => idle_clients;
     the_limit_is_a_share_of_the_servers => percent;
     connections_are_not_opened_without_need => one_is_enough;
+    a_replay_counts_when_it_was_answered => replays;
 }
 
 const LIMIT: usize = 3;
@@ -303,4 +304,32 @@ async fn one_is_enough(server: &Server) {
     }
     assert!((1..=2).contains(&connections(&mut root(server).await, user).await));
     assert!((1.0..=2.0).contains(&sidepool.metric("sidepool_pool_dials_total", "ok")));
+}
+
+/// Each counts once, also one that is answered in front of a command that fails.
+async fn replays(server: &Server) {
+    let sidepool = Sidepool::start(
+        server,
+        &[
+            ("SIDEPOOL_POOL__MAX_CONNECTIONS", "1"),
+            ("SIDEPOOL_POOL__MAX_IDLE_PERCENT", "100"),
+        ],
+    );
+    let (mut a, mut b) = (client(&sidepool).await, client(&sidepool).await);
+    let counted = |result| sidepool.metric("sidepool_session_replays_total", result);
+    a.run("SET group_concat_max_len = 4321").await;
+    assert_eq!(counted("ok"), 0.0);
+    for (n, failing) in [(1, false), (2, true), (3, false)] {
+        let wire = if n % 2 == 1 { &mut b } else { &mut a };
+        let sql = if failing {
+            "SELECT nothing"
+        } else {
+            "SELECT 1"
+        };
+        let reply = wire.query(sql).await;
+        assert_eq!(matches!(reply, Reply::Err(_)), failing);
+        eventually("it is counted", async || counted("ok") >= f64::from(n)).await;
+        assert_eq!(counted("ok"), f64::from(n), "{sql}");
+    }
+    assert_eq!(counted("failed"), 0.0);
 }

@@ -74,6 +74,14 @@ async fn idle(server: &Server) {
         sidepool.metric(CLOSED, "\"idle_timeout\"") == 1.0
     })
     .await;
+    let lines = || {
+        let log = sidepool.log();
+        let of_it = log.lines().filter(|line| line.contains("client closed"));
+        of_it.map(str::to_owned).collect::<Vec<_>>()
+    };
+    eventually("it is logged", async || !lines().is_empty()).await;
+    assert!(lines()[0].contains("user="), "{:?}", lines());
+    assert_eq!(lines().len(), 1, "{:?}", lines());
     assert_eq!(sidepool.metric("sidepool_client_connections", ""), 0.0);
     assert_eq!(sidepool.metric("sidepool_stale_uses_total", ""), 0.0);
     assert_eq!(
@@ -108,6 +116,14 @@ async fn stale_use(server: &Server) {
         sidepool.metric("sidepool_stale_watch_endings_total", "stale_use"),
         1.0
     );
+    eventually("it is logged, with who it was", async || {
+        let log = sidepool.log();
+        let mut lines = log.lines();
+        lines.any(|line| {
+            line.contains("stale use") && line.contains("user=") && line.contains("program=")
+        })
+    })
+    .await;
     eventually("the watch is over", async || {
         sidepool.metric("sidepool_stale_watch_sockets", "") == 0.0
     })
@@ -329,10 +345,10 @@ async fn reload(server: &Server) {
         sidepool.metric("sidepool_config_reload_failures_total", "") == 1.0
     })
     .await;
-    assert!(
-        sidepool.log().contains("client.idle_timeout"),
-        "the nearest key is named"
-    );
+    eventually("the nearest key is named", async || {
+        sidepool.log().contains("client.idle_timeout")
+    })
+    .await;
     silent(&mut wire, Duration::from_millis(500)).await;
     std::fs::write(file.path(), "[client]\nidle_timeout = \"300ms\"\n").unwrap();
     sidepool.signal("HUP");

@@ -89,6 +89,24 @@ async fn a_small_answer_goes_through_and_leaves_no_memory_behind() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_answer_begins_with_its_first_byte_and_not_with_that_of_own_commands() {
+    let mut wire = wire(4096);
+    let mut server = std::mem::replace(&mut wire.server, duplex(1).0);
+    let began = tokio::time::Instant::now();
+    let slow = async move {
+        for piece in [OK, &SELECT_1[..7], &SELECT_1[7..]] {
+            tokio::time::sleep(Duration::from_secs(10)).await;
+            server.write_all(piece).await.unwrap();
+        }
+        server
+    };
+    let (answer, _server) = tokio::join!(wire.relay(Framing::CLASSIC, 1), slow);
+    let begun = answer.unwrap().begun.unwrap();
+    assert_eq!(begun - began, Duration::from_secs(20));
+    assert_eq!(began.elapsed(), Duration::from_secs(30));
+}
+
 #[tokio::test]
 async fn bytes_that_trickle_in_make_the_same_answer() {
     let mut wire = wire(4096);

@@ -9,7 +9,12 @@ use super::{Findings, Flags, Whole};
 /// What a statement's first word tells when nothing alarming is in the text; `None` when the first
 /// word alone is alarming or unknown.
 pub(super) fn plain_kind(word: &[u8]) -> Option<Flags> {
-    match &word.to_ascii_lowercase()[..] {
+    // The longest of these words has eight letters.
+    let mut lower = [0; 8];
+    let lower = lower.get_mut(..word.len())?;
+    lower.copy_from_slice(word);
+    lower.make_ascii_lowercase();
+    match &*lower {
         b"select" | b"show" | b"begin" | b"use" | b"desc" | b"describe" | b"explain" => {
             Some(Flags::NONE)
         }
