@@ -18,6 +18,7 @@ mod login;
 mod pooling;
 mod regressions;
 mod relaying;
+mod scripted;
 mod state_faults;
 mod support;
 mod timeouts;
