@@ -12,6 +12,7 @@ mod failure;
 mod front;
 mod readmission;
 mod reload;
+mod roles;
 mod snapshots;
 mod targets;
 
@@ -98,7 +99,11 @@ impl Server {
             .process
             .config_loaded(&settings.checksum(), SystemTime::now());
         let live = Arc::new(Live::new(settings));
-        let targets = Arc::new(Targets::new(&live, &metrics)?);
+        let targets = Arc::new(Targets::new(
+            &live,
+            &metrics,
+            secrets.monitor_password.as_ref(),
+        )?);
         let (reloaded, _) = watch::channel(0);
         let hall = Hall::new(&live, &metrics, &targets, &secrets)?;
         let tls = bind::listeners_tls(&live.load())?;
@@ -168,9 +173,12 @@ impl Server {
 
     fn start_background(&mut self, stages: &Stages) {
         let reloads = self.reloader.reloaded.subscribe();
-        self.hall
-            .targets
-            .start(&self.background, &reloads, &stages.shutdown);
+        self.hall.targets.start(
+            &self.background,
+            &reloads,
+            &stages.shutdown,
+            &self.admin.readiness,
+        );
         let directory = Arc::clone(&self.hall.directory);
         self.background
             .spawn(tell(directory, reloads, stages.clone()));
@@ -205,13 +213,11 @@ impl Server {
         }
         let tls = settings.backend.tls.mode;
         for member in self.hall.targets.members() {
-            let role = bind::role_word(member.role);
-            info!(address = member.name, role, %tls, "database server");
+            info!(address = member.name, %tls, "database server");
         }
-        if settings.backend.addresses.len() > 1 {
-            warn!(
-                "several database servers: the first is taken to be the writer, the others replicas"
-            );
+        if settings.backend.monitor_user.is_some() {
+            let every = settings.backend.probe_interval;
+            info!(?every, "database servers are probed");
         }
     }
 }

@@ -150,6 +150,14 @@ pub struct BackendSnapshot {
     pub role: BackendRole,
     /// Whether it can be used.
     pub up: bool,
+    /// What probes say it is: `writer`, `replica`, `down`, `unknown`; without probes nothing.
+    pub state: Option<&'static str>,
+    /// Seconds since it became that.
+    pub state_seconds: Option<f64>,
+    /// Whether it follows another server: `none`, `running`, `stopped`, or `hidden` from the monitor.
+    pub replication: Option<&'static str>,
+    /// Seconds that it is behind, as it says itself.
+    pub replication_lag_seconds: Option<f64>,
     /// `@@version`, once known.
     pub server_version: Option<Text>,
     /// `@@max_connections`, once known.

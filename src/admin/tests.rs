@@ -85,7 +85,8 @@ async fn snapshots_are_shown_as_json() {
         (
             "/api/v1/backends",
             json!({"backends": [{
-                "address": "db:3306", "role": "writer", "up": false,
+                "address": "db:3306", "role": "writer", "up": false, "state": "down", "state_seconds": 4.0,
+                "replication": "running", "replication_lag_seconds": null,
                 "server_version": "10.11.19-MariaDB", "max_connections": 151,
                 "wait_timeout_seconds": 28800, "last_error": "refused", "last_error_seconds": 3.0,
             }]}),
@@ -440,6 +441,10 @@ impl Sources for Fixed {
             address: "db:3306".to_owned(),
             role: BackendRole::Writer,
             up: false,
+            state: Some("down"),
+            state_seconds: Some(4.0),
+            replication: Some("running"),
+            replication_lag_seconds: None,
             server_version: Some(Text::from("10.11.19-MariaDB")),
             max_connections: Some(151),
             wait_timeout_seconds: Some(28_800),

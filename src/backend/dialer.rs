@@ -1,7 +1,7 @@
 //! Opening backend connections for a pool: credentials tried in turn, facts kept up to date.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -13,7 +13,7 @@ use super::connection::{BackendConnection, StatementError};
 use super::dial::Address;
 use super::facts::{Greeted, ServerFacts, ServerLimits, Virtuals};
 use super::key::PoolKey;
-use super::login::{self, Denial, LoginError, LoginParams};
+use super::login::{self, Denial, LoggedIn, LoginError, LoginParams};
 use super::setup::{self, SetUp, greeted};
 use super::state::{Baselines, KnownTransitions, State, StateIds};
 use super::tls::BackendTls;
@@ -112,6 +112,8 @@ struct Shared {
     transitions: KnownTransitions,
     limits: watch::Sender<ServerLimits>,
     reachable: AtomicBool,
+    /// Statements under way that change the server's variables.
+    changing_globals: AtomicUsize,
 }
 
 impl Dialer {
@@ -130,6 +132,7 @@ impl Dialer {
             transitions: KnownTransitions::new(TRANSITIONS),
             limits: watch::Sender::new(ServerLimits::default()),
             reachable: AtomicBool::new(true),
+            changing_globals: AtomicUsize::new(0),
         }))
     }
 
@@ -158,6 +161,19 @@ impl Dialer {
         self.0.limits.subscribe()
     }
 
+    /// A probe read the server's limits; whatever it could not read stays as it is.
+    pub fn learn_limits(&self, seen: &ServerLimits) {
+        self.0.limits.send_if_modified(|known| {
+            let now = ServerLimits {
+                max_connections: seen.max_connections.or(known.max_connections),
+                wait_timeout: seen.wait_timeout.or(known.wait_timeout),
+            };
+            let changed = *known != now;
+            *known = now;
+            changed
+        });
+    }
+
     /// First states by account, charset and capabilities.
     pub fn baselines(&self) -> &Baselines<BaselineKey> {
         &self.0.baselines
@@ -166,6 +182,22 @@ impl Dialer {
     /// Effects of plain `SET`s that are known already.
     pub fn transitions(&self) -> &KnownTransitions {
         &self.0.transitions
+    }
+
+    /// The first state for `key`, unless it is older than `max_age` or a client is changing the server's
+    /// variables at this moment.
+    pub fn first_state(&self, key: &BaselineKey, max_age: Duration) -> Option<State> {
+        match self.0.changing_globals.load(Ordering::SeqCst) {
+            0 => self.0.baselines.get(key, Instant::now(), max_age),
+            _ => None,
+        }
+    }
+
+    /// A client is about to change variables of the server. Until the guard is dropped, every login is
+    /// looked at anew; from then on, what was seen before is forgotten.
+    pub fn changing_globals(&self) -> ChangingGlobals {
+        self.0.changing_globals.fetch_add(1, Ordering::SeqCst);
+        ChangingGlobals(self.clone())
     }
 
     /// A variable of the server is another: what logins and `SET`s lead to is to be looked at anew.
@@ -222,9 +254,10 @@ impl Dialer {
         collation: u8,
         proof: ProofDemand,
     ) -> Result<(BackendConnection, Proof), DialError> {
+        let user = Bytes::copy_from_slice(key.credentials().user());
         let params = LoginParams {
             proof,
-            ..self.params(key, secret, collation)
+            ..self.params(user, key.bits(), secret, collation)
         };
         let read_at = Instant::now();
         let logged_in = login::login(&self.0.address, &params).await;
@@ -252,18 +285,35 @@ impl Dialer {
         Ok((connection, proof))
     }
 
-    fn params(&self, key: &PoolKey, secret: Secret, collation: u8) -> LoginParams {
+    /// Logs in with a secret and leaves it at that: nothing is set up, and only the greeting remembered. Not to be
+    /// cancelled.
+    ///
+    /// # Errors
+    /// [`LoginError`].
+    pub(super) async fn log_in_only(
+        &self,
+        user: Bytes,
+        secret: Secret,
+    ) -> Result<LoggedIn, LoginError> {
+        let params = self.params(user, KeyBits::default(), secret, DEFAULT_COLLATION);
+        let logged_in = login::login(&self.0.address, &params).await?;
+        let greeted = greeted(&logged_in.greeting);
+        self.0.greeted.store(Some(Arc::new(greeted)));
+        Ok(logged_in)
+    }
+
+    fn params(&self, user: Bytes, bits: KeyBits, secret: Secret, collation: u8) -> LoginParams {
         let settings = self.0.settings.load();
         let attribute = (
             Bytes::from_static(b"program_name"),
             Bytes::from_static(b"sidepool"),
         );
         LoginParams {
-            user: Bytes::copy_from_slice(key.credentials().user()),
+            user,
             secret,
             database: None,
             collation,
-            wanted: key.bits().capabilities(),
+            wanted: bits.capabilities(),
             attributes: vec![attribute],
             tls: self.0.tls.clone(),
             timeout: settings.backend.connect_timeout,
@@ -312,6 +362,17 @@ impl Dialer {
 
     fn connect_timeout(&self) -> Duration {
         self.0.settings.load().backend.connect_timeout
+    }
+}
+
+/// See [`Dialer::changing_globals`].
+#[derive(Debug)]
+pub struct ChangingGlobals(Dialer);
+
+impl Drop for ChangingGlobals {
+    fn drop(&mut self) {
+        self.0.forget_globals();
+        self.0.0.changing_globals.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

@@ -3,9 +3,12 @@
 pub mod connection;
 pub mod dial;
 pub mod dialer;
+pub mod election;
 pub mod facts;
 pub mod key;
 pub mod login;
+pub mod probe;
+pub mod route;
 pub mod setup;
 pub mod state;
 pub mod target;

@@ -15,7 +15,7 @@ use super::dialer::{BaselineKey, DialError, Dialer};
 use super::facts::ServerLimits;
 use super::key::PoolKey;
 use super::state::{KnownTransitions, State};
-use crate::config::{Live, PoolSettings};
+use crate::config::{Live, Settings};
 use crate::pool::{BorrowError, Connector, Events, Limits, Pool, PooledConnection, SlotGuard};
 use crate::protocol::auth::Secret;
 use crate::protocol::auth::client::ProofDemand;
@@ -105,7 +105,7 @@ impl Target {
     pub fn new(dialer: Dialer, settings: Arc<Live>, events: Arc<dyn Events>) -> Self {
         let limits = {
             let now = settings.load();
-            limits(&now.pool, now.backend.max_dials, &ServerLimits::default())
+            limits(&now, &ServerLimits::default())
         };
         let pool = Pool::new(dialer.clone(), limits, events);
         Self(Arc::new(Inner {
@@ -115,6 +115,11 @@ impl Target {
             databases: Mutex::new(HashMap::new()),
             kill_place: Semaphore::new(1),
         }))
+    }
+
+    /// Whether this is the same one.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// Opens connections and knows the server.
@@ -163,12 +168,7 @@ impl Target {
             bits: key.bits(),
         };
         let recheck = self.0.settings.load().auth.recheck;
-        if let Some(state) = self
-            .0
-            .dialer
-            .baselines()
-            .get(&baseline, Instant::now(), recheck)
-        {
+        if let Some(state) = self.0.dialer.first_state(&baseline, recheck) {
             return Ok(state);
         }
         let mut last = DialError::NoSecret;
@@ -294,12 +294,10 @@ impl Target {
     pub fn apply_settings(&self) {
         let now = self.0.settings.load();
         let server = self.0.dialer.limits().borrow().clone();
-        self.0
-            .pool
-            .set_limits(limits(&now.pool, now.backend.max_dials, &server));
+        self.0.pool.set_limits(limits(&now, &server));
     }
 
-    /// Keeps the pool in order until `shutdown`: learns the greeting, follows the server's limits,
+    /// Keeps the pool in order until `shutdown`: learns the greeting (unless probes do), follows the server's limits,
     /// retires what is too old.
     pub async fn run(self, shutdown: CancellationToken) {
         let maintain = self.0.pool.clone().maintain(shutdown.clone());
@@ -309,7 +307,12 @@ impl Target {
                 () = self.follow_limits() => {}
             }
         };
+        let monitored = self.0.settings.load().backend.monitor_user.is_some();
         let greet = async {
+            if monitored {
+                // The first probe learns the greeting.
+                return;
+            }
             tokio::select! {
                 () = shutdown.cancelled() => {}
                 () = self.learn_greeting() => {}
@@ -362,19 +365,25 @@ async fn init_db(
     ))
 }
 
-fn limits(settings: &PoolSettings, max_dials: usize, server: &ServerLimits) -> Limits {
+fn limits(settings: &Settings, server: &ServerLimits) -> Limits {
+    let (settings, backend) = (&settings.pool, &settings.backend);
     let percent = |of: usize, percent: u8| of * usize::from(percent) / 100;
     let max_connections = match (settings.max_connections, server.max_connections) {
         (0, Some(server)) => percent(server as usize, settings.max_connections_percent),
         (0, None) => UNTIL_KNOWN,
         (set, _) => set,
     };
+    // One of them is the probe's.
+    let least = match backend.monitor_user {
+        Some(_) => 2,
+        None => 1,
+    };
     Limits {
-        max_connections: max_connections.max(1),
+        max_connections: max_connections.max(least),
         max_idle: percent(max_connections, settings.max_idle_percent),
         min_idle: settings.min_idle,
         idle_timeout: settings.idle_timeout,
         max_lifetime: settings.max_lifetime,
-        max_dials,
+        max_dials: backend.max_dials,
     }
 }

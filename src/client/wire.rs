@@ -74,10 +74,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             let expected = self.seq;
             return Err(WireError::OutOfOrder { expected, got });
         }
+        // Counted before it is refused: the answer is the packet behind it.
+        self.seq = self.seq.wrapping_add(1);
         if len > MAX_PACKET {
             return Err(WireError::TooLarge(len));
         }
-        self.seq = self.seq.wrapping_add(1);
         let mut payload = BytesMut::zeroed(len);
         self.fill(&mut payload).await?;
         Ok(payload)

@@ -5,7 +5,6 @@ use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use serde::Serialize;
 use zeroize::Zeroizing;
 
 use super::load::Environment;
@@ -13,7 +12,7 @@ use super::problem::Problems;
 use super::{Secret, Settings, UserSettings};
 
 /// The secrets that the settings name, as read at one moment.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Secrets {
     /// Of `backend.monitor_user`; `None`: it has no password file.
     pub monitor_password: Option<Secret>,

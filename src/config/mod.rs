@@ -13,11 +13,11 @@ mod load;
 mod pattern;
 mod problem;
 mod schema;
-mod secret;
 mod settings;
 mod validate;
 mod words;
 
+pub use crate::protocol::auth::Secret;
 pub use address::{BackendAddress, ListenAddress};
 pub use auth::{Admission, AllowRule, AuthSettings, UserSettings};
 pub use client::{
@@ -29,7 +29,6 @@ pub use load::{DEFAULT_FILE, Environment, load};
 pub use pattern::Pattern;
 pub use problem::{Problem, Problems};
 pub use schema::{KEYS, Key, Liveness};
-pub use secret::Secret;
 pub use settings::{
     AdminSettings, BackendSettings, BackendTls, ConsoleSettings, ListenerSettings, ListenerTls,
     LogSettings, PoolSettings, ServerSettings, Settings,

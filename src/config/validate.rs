@@ -131,6 +131,12 @@ impl Settings {
                 "must not be more than pool.max_connections",
             );
         }
+        if pool.max_connections == 1 && self.backend.monitor_user.is_some() {
+            problems.push(
+                "pool.max_connections",
+                "must be at least 2 with backend.monitor_user: one is the probe's",
+            );
+        }
     }
 
     fn validate_users(&self, problems: &mut Problems) {
@@ -269,6 +275,12 @@ impl Settings {
                     "not used: mode \"{}\" does not verify; use \"verify_identity\"",
                     backend.tls.mode
                 ),
+            );
+        }
+        if backend.monitor_user.is_some() && backend.monitor_password_file.is_none() {
+            warnings.push(
+                "backend.monitor_password_file",
+                "not set: probes log in without a password",
             );
         }
         if backend.allow_public_key_retrieval {

@@ -69,6 +69,8 @@ impl StatusFlags {
     pub const LAST_ROW_SENT: u16 = 0x0080;
     /// `SERVER_STATUS_NO_BACKSLASH_ESCAPES`.
     pub const NO_BACKSLASH_ESCAPES: u16 = 0x0200;
+    /// `SERVER_STATUS_ANSI_QUOTES` (MariaDB).
+    pub const ANSI_QUOTES: u16 = 0x8000;
     /// `SERVER_PS_OUT_PARAMS`.
     pub const PS_OUT_PARAMS: u16 = 0x1000;
     /// `SERVER_STATUS_IN_TRANS_READONLY`.

@@ -33,6 +33,8 @@ pub struct Conn<S = Stream> {
     pub output: BytesMut,
     /// How long the peer may take nothing of what is written; `None`: as long as it likes.
     pub patience: Option<Duration>,
+    /// How long the peer may send nothing in the middle of what is streamed; `None`: as long as it likes.
+    pub stall: Option<Duration>,
     /// Bytes the next read asks for.
     appetite: usize,
 }
@@ -45,6 +47,7 @@ impl<S> Conn<S> {
             input: BytesMut::new(),
             output: BytesMut::new(),
             patience: None,
+            stall: None,
             appetite: READ_SMALL,
         }
     }

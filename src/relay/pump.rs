@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 
 use bytes::Buf;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::time::timeout;
 
 use super::answer::ErrorInfo;
 use super::conn::Conn;
@@ -29,7 +30,7 @@ pub struct Uploaded {
 /// Why a command was not uploaded to its end. The backend has got a part of it and is of no more use.
 #[derive(Debug, thiserror::Error)]
 pub enum UploadError {
-    /// The client went away.
+    /// The client went away, or sent nothing for as long as [`Conn::stall`] says.
     #[error("client went away within its command")]
     ClientGone(#[source] io::Error),
     /// The backend ended the connection.
@@ -243,6 +244,7 @@ impl Pump {
             if self.last && self.passing == 0 {
                 return Ok(());
             }
+            let stall = client.stall;
             let read = poll_fn(|cx| {
                 if let Poll::Ready(read) = client.poll_read_more(cx) {
                     return Poll::Ready(match read {
@@ -253,7 +255,12 @@ impl Pump {
                 }
                 listen(backend, cx, &early).map(Err)
             });
-            read.await?;
+            match stall {
+                None => read.await?,
+                Some(stall) => timeout(stall, read)
+                    .await
+                    .unwrap_or_else(|_| Err(Stop::ClientGone(io::ErrorKind::TimedOut.into())))?,
+            }
         }
     }
 

@@ -1,7 +1,7 @@
 //! Where accounts meet the database: passwords are proved at a backend, and what follows when one is
 //! no longer good.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +21,7 @@ use crate::backend::target::{Target, TargetError};
 use crate::client::accounts::{
     Account, AccountId, Proof, ProofFuture, ProofRequest, ProveError, Prover, SecretId,
 };
-use crate::config::{Live, Secrets};
+use crate::config::Live;
 use crate::pool::BorrowError;
 use crate::protocol::auth::Secret;
 use crate::protocol::capability::KeyBits;
@@ -83,14 +83,6 @@ impl Credentials for Account {
     fn denied(self: Arc<Self>, secret: &Secret) {
         Self::denied(&self, secret);
     }
-}
-
-/// The passwords of `[[auth.user]]` in the form that logins use.
-pub(super) fn user_secrets(secrets: &Secrets) -> BTreeMap<String, Secret> {
-    let users = secrets.users.iter();
-    users
-        .map(|(name, secret)| (name.clone(), Secret::new(secret.expose())))
-        .collect()
 }
 
 impl Default for Logins {

@@ -13,7 +13,6 @@ use crate::cli::EXIT_USAGE;
 use crate::client::listener::{BindError, ListenOptions, Listener};
 use crate::client::tls::{ServerTls, TlsError};
 use crate::config::{ListenAddress, Secrets, Settings};
-use crate::metrics::{BackendRole, MetricLabel};
 use crate::protocol::auth::server::RsaKeyError;
 
 /// Connections that wait to be accepted on an HTTP address.
@@ -176,9 +175,4 @@ fn listen(address: std::net::SocketAddr) -> io::Result<TcpListener> {
     socket.bind(&address.into())?;
     socket.listen(ADMIN_BACKLOG)?;
     TcpListener::from_std(socket.into())
-}
-
-/// The role in log lines.
-pub(super) fn role_word(role: BackendRole) -> &'static str {
-    role.word()
 }

@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 use crate::backend::dial::Address;
 use crate::backend::dialer::Dialer;
+use crate::backend::probe::{Condition, Standing};
 use crate::backend::tls::TlsMode;
 use crate::metrics::{BackendMetrics, ConnectionState, IdleFit, Outcome, PoolMetrics, Tls};
 use crate::pool::{BorrowEnd, Counts, DialOutcome, Events, Fit, Origin};
@@ -19,6 +21,8 @@ pub(super) struct PoolEvents {
     backend: BackendMetrics,
     dialer: Dialer,
     tls: TlsMode,
+    /// What probes say of the server, if there are any.
+    probes: Option<watch::Receiver<Condition>>,
     /// The version of the counts that the gauges show; held while they are set.
     shown: Mutex<u64>,
 }
@@ -30,6 +34,7 @@ impl PoolEvents {
         backend: BackendMetrics,
         dialer: Dialer,
         tls: TlsMode,
+        probes: Option<watch::Receiver<Condition>>,
     ) -> Self {
         let shown = Mutex::new(0);
         Self {
@@ -37,8 +42,16 @@ impl PoolEvents {
             backend,
             dialer,
             tls,
+            probes,
             shown,
         }
+    }
+
+    /// Whether dials have to tell if the server can be used: nobody probes it, or probes cannot.
+    fn judged_by_dials(&self) -> bool {
+        let unknown = |condition: &Condition| condition.standing == Standing::Unknown;
+        let probes = self.probes.as_ref();
+        probes.is_none_or(|condition| unknown(&condition.borrow()))
     }
 
     /// Whether connections to this server are encrypted, which mode and server decide for all of them alike.
@@ -86,7 +99,9 @@ impl Events for PoolEvents {
             DialOutcome::Failed => (Outcome::Failed, false),
         };
         self.pool.dialed(result, self.tls());
-        self.backend.set_up(up);
+        if self.judged_by_dials() {
+            self.backend.set_up(up);
+        }
     }
 
     fn retired(&self, reason: RetireReason) {
@@ -129,7 +144,13 @@ mod tests {
         let live = Arc::new(Live::new(Settings::default()));
         let dialer = Dialer::new(address, BackendTls::off(), live, StateIds::default());
         let (pool, backend) = (metrics.pool("x"), metrics.backend("x"));
-        let events = PoolEvents::new(pool.clone(), backend.clone(), dialer, TlsMode::Required);
+        let events = PoolEvents::new(
+            pool.clone(),
+            backend.clone(),
+            dialer,
+            TlsMode::Required,
+            None,
+        );
         let counts = |version, idle| Counts {
             version,
             idle,

@@ -32,13 +32,18 @@ impl Failure {
     /// A borrow or a login that failed at the backend of that name.
     pub(super) fn of_target(error: &TargetError, backend: &str) -> Self {
         match error {
-            BorrowError::Timeout { .. } => unavailable(BORROW_TIMEOUT.0, BORROW_TIMEOUT.1),
+            BorrowError::Timeout { .. } => Self::borrow_timeout(),
             BorrowError::Closed => Self {
                 error: server_error(SHUTDOWN.0, *b"08S01", SHUTDOWN.1),
                 reason: RejectReason::Drain,
             },
             BorrowError::Connect(error) => Self::of_dial(error, backend),
         }
+    }
+
+    /// No server to borrow from for too long.
+    pub(super) fn borrow_timeout() -> Self {
+        unavailable(BORROW_TIMEOUT.0, BORROW_TIMEOUT.1)
     }
 
     fn of_dial(error: &DialError, backend: &str) -> Self {

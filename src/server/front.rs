@@ -11,15 +11,17 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::OwnedSemaphorePermit;
 use tracing::debug;
 
-use super::accounts::{BackendProver, Habit, LoggedIn, Logins, user_secrets};
+use super::accounts::{BackendProver, Habit, LoggedIn, Logins};
 use super::bind::BuildError;
 use super::counting::{Arrival, Connected};
 use super::failure::Failure;
 use super::readmission::Changes;
-use super::targets::{Member, Targets};
+use super::targets::Targets;
 use crate::backend::facts::Greeted;
 use crate::backend::key::{Credentials, PoolKey};
+use crate::backend::route::Placement;
 use crate::backend::state::{Family, State};
+use crate::backend::target::Target;
 use crate::client::accounts::{Account, Accounts};
 use crate::client::authenticate::Judge;
 use crate::client::connection::{ClientFacts, Door, GreetingFacts, LoginOk, Rejected, Terms};
@@ -56,8 +58,8 @@ pub(super) struct Hall {
     pub(super) stages: Stages,
     logins: Arc<Logins>,
     judge: Judge,
-    /// What sessions share, by the target that serves them.
-    contexts: Vec<Arc<SessionContext>>,
+    /// What sessions share, by the role of their listener.
+    contexts: [Arc<SessionContext>; 2],
 }
 
 /// Serves the clients of one listener.
@@ -89,7 +91,6 @@ struct Attendance {
 
 /// Kills what a session that is cut off has running.
 struct Killer {
-    context: Arc<SessionContext>,
     key: PoolKey,
 }
 
@@ -116,22 +117,16 @@ impl Hall {
             logins: Arc::clone(&logins),
         };
         let auth = live.load().auth.clone();
-        let accounts = Arc::new(Accounts::new(
-            auth,
-            &user_secrets(secrets),
-            Arc::new(prover),
-        ));
+        let accounts = Arc::new(Accounts::new(auth, &secrets.users, Arc::new(prover)));
         let judge = Judge {
             accounts: Arc::clone(&accounts),
             rsa: Arc::new(RsaKey::generate()?),
         };
         let stages = Stages::default();
-        let places = 0..targets.members().len();
-        let contexts = places.map(|place| {
+        let context = |role: Role| {
             let readmission = Changes {
                 judge: judge.clone(),
-                targets: Arc::clone(targets),
-                place,
+                route: targets.route(role).clone(),
                 logins: Arc::clone(&logins),
                 live: Arc::clone(live),
                 metrics: Arc::clone(metrics),
@@ -139,14 +134,14 @@ impl Hall {
             Arc::new(SessionContext {
                 settings: Arc::clone(live),
                 metrics: Arc::clone(metrics),
-                target: targets.members()[place].target.clone(),
+                route: targets.route(role).clone(),
                 directory: Arc::clone(&directory),
                 scanner: Scanner::default(),
                 readmission: Arc::new(readmission),
             })
-        });
+        };
         Ok(Arc::new(Self {
-            contexts: contexts.collect(),
+            contexts: [context(Role::Writer), context(Role::Reader)],
             live: Arc::clone(live),
             metrics: Arc::clone(metrics),
             targets: Arc::clone(targets),
@@ -156,6 +151,13 @@ impl Hall {
             logins,
             judge,
         }))
+    }
+
+    fn context(&self, role: Role) -> &Arc<SessionContext> {
+        match role {
+            Role::Writer => &self.contexts[0],
+            Role::Reader => &self.contexts[1],
+        }
     }
 
     /// The roles that the listeners have.
@@ -204,8 +206,8 @@ impl Front {
 
     async fn log_in(&self, stream: Stream, peer: Peer) -> Result<Entrant, Rejected> {
         let hall = &self.hall;
-        let Some(greeted) = hall.targets.greeting(self.role) else {
-            return Err(turn_away(stream, peer, &hall.targets.names(self.role)).await);
+        let Some(greeted) = hall.targets.greeting() else {
+            return Err(turn_away(stream, peer, &hall.targets.names()).await);
         };
         let id = hall.directory.next_id();
         let terms = Terms {
@@ -214,11 +216,13 @@ impl Front {
             handshake_timeout: hall.live.load().client.handshake_timeout,
         };
         let authenticated = self.door.admit(stream, peer, &terms).await?;
-        let place = hall.targets.serving(self.role);
-        let member = &hall.targets.members()[place];
+        let context = hall.context(self.role);
         let tls = authenticated.is_tls();
         let facts = authenticated.facts();
-        let begun = begin(member, &hall.logins, facts, tls).await;
+        let begun = match context.place().await {
+            Some(at) => begin(at, &hall.logins, facts, tls).await,
+            None => Err(Failure::borrow_timeout()),
+        };
         let Beginning { login, ok } = match begun {
             Ok(begun) => begun,
             Err(failure) => return Err(authenticated.refuse(failure.reason, failure.error).await),
@@ -231,7 +235,7 @@ impl Front {
             registration.end(CloseReason::AuthRevoked);
         }
         let (stream, _) = authenticated.accept(&ok).await?;
-        let context = Arc::clone(&hall.contexts[place]);
+        let context = Arc::clone(context);
         Ok(Entrant {
             stream,
             login,
@@ -257,7 +261,6 @@ impl Front {
             identity: registration.identity(),
             directory: Arc::clone(&self.hall.directory),
             killer: Killer {
-                context: Arc::clone(&context),
                 key: login.key.clone(),
             },
             _logged_in: logged_in,
@@ -325,7 +328,7 @@ impl Attendance {
 impl Killer {
     /// Servers do not notice that a client has gone while its statement runs.
     async fn kill(&self, kill: &KillOnItsWay) {
-        let target = &self.context.target;
+        let Some(target) = kill.target() else { return };
         let killed = target.kill_query(&self.key, kill.thread(), KILL_WITHIN);
         if let Err(error) = killed.await {
             debug!(%error, "a statement that was cut off could not be killed");
@@ -371,38 +374,41 @@ impl Handler for Front {
 
 /// Has the session's first state read and its database selected, which is what the final OK waits for.
 pub(super) async fn begin(
-    member: &Member,
+    placement: Placement,
     logins: &Logins,
     facts: &ClientFacts,
     tls: bool,
 ) -> Result<Beginning, Failure> {
     let account = &facts.account;
+    let target = placement.target.clone();
+    let name = target.dialer().address().to_string();
     let credentials: Arc<dyn Credentials> = Arc::<Account>::clone(account);
     let bits = capability::pool_key(facts.capabilities);
     let key = PoolKey::new(credentials, bits);
     // Ids above 255 cannot be asked for in a login.
     let collation = u8::try_from(facts.collation).unwrap_or_default();
     logins.note_habit(account.user(), Habit { bits, collation });
-    let first = match member.target.first_state(&key, collation).await {
+    let first = match target.first_state(&key, collation).await {
         Ok(first) => first,
-        Err(error) => return Err(Failure::of_target(&error, &member.name)),
+        Err(error) => return Err(Failure::of_target(&error, &name)),
     };
     let state = match &facts.database {
         None => first.clone(),
         Some(database) => {
-            let selected = member.target.select_database(&key, &first, database).await;
-            selected.map_err(|error| Failure::of_database(error, &member.name))?
+            let selected = target.select_database(&key, &first, database).await;
+            selected.map_err(|error| Failure::of_database(error, &name))?
         }
     };
     let ok = LoginOk {
         status: status(&state).0,
-        session_state: announced_database(member, &state),
+        session_state: announced_database(&target, &state),
         ..LoginOk::default()
     };
     let identity = identity(facts, tls);
     let client = Arc::new(kept(facts));
     let login = Login {
         key,
+        placement,
         capabilities: facts.capabilities,
         first,
         state,
@@ -414,8 +420,8 @@ pub(super) async fn begin(
 
 /// The tracker data in a login's OK: the database, captured from both servers, unless the server's default for
 /// `session_track_schema` is off.
-fn announced_database(member: &Member, state: &State) -> Bytes {
-    let virtuals = member.target.dialer().virtuals();
+fn announced_database(target: &Target, state: &State) -> Bytes {
+    let virtuals = target.dialer().virtuals();
     let tracked = matches!(virtuals.track_schema.as_deref(), Some("1" | "ON"));
     let mut data = Vec::new();
     if let Some(schema) = state.schema().filter(|_| tracked) {

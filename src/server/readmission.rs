@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use tokio::time::Instant;
 
 use super::accounts::Logins;
 use super::failure::{Failure, server_error};
 use super::front::{Beginning, begin};
-use super::targets::Targets;
+use crate::backend::route::Route;
 use crate::client::authenticate::Judge;
 use crate::client::change_user::Unsent;
+use crate::client::connection::ClientFacts;
 use crate::config::Live;
 use crate::metrics::Metrics;
 use crate::protocol::command::Command;
@@ -17,12 +19,10 @@ use crate::reason::RejectReason;
 use crate::relay::{Conn, ErrorInfo};
 use crate::session::context::{Boxed, Login, Readmission};
 
-/// Logs clients of one target in again.
+/// Logs clients of one role in again.
 pub(super) struct Changes {
     pub(super) judge: Judge,
-    pub(super) targets: Arc<Targets>,
-    /// The target's place.
-    pub(super) place: usize,
+    pub(super) route: Route,
     pub(super) logins: Arc<Logins>,
     pub(super) live: Arc<Live>,
     pub(super) metrics: Arc<Metrics>,
@@ -41,6 +41,21 @@ impl Readmission for Changes {
 }
 
 impl Changes {
+    /// The new session, where the role is served now.
+    async fn begin_again(
+        &self,
+        current: &Login,
+        facts: &ClientFacts,
+    ) -> Result<Beginning, Failure> {
+        let until = Instant::now() + self.live.load().pool.borrow_timeout;
+        let placement = match self.route.is_current(&current.placement) {
+            true => Some(current.placement.clone()),
+            false => self.route.pick_by(until).await,
+        };
+        let placement = placement.ok_or_else(Failure::borrow_timeout)?;
+        begin(placement, &self.logins, facts, current.identity.tls).await
+    }
+
     async fn change(
         &self,
         client: &mut Conn,
@@ -68,9 +83,7 @@ impl Changes {
         let (unsent, outcome) = match judged.await {
             Ok(changing) => {
                 let (unsent, facts) = changing.leave();
-                let member = &self.targets.members()[self.place];
-                let tls = current.identity.tls;
-                (unsent, begin(member, &self.logins, &facts, tls).await)
+                (unsent, self.begin_again(current, &facts).await)
             }
             Err(refusing) => {
                 let (unsent, answer, rejected) = refusing.leave(facts);

@@ -7,7 +7,6 @@ use std::time::SystemTime;
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
-use super::accounts::user_secrets;
 use super::targets::Targets;
 use crate::client::accounts::Accounts;
 use crate::client::tls::ServerTls;
@@ -77,8 +76,9 @@ impl Reloader {
         self.try_certificates(&new)?;
         let changes = self.live.apply(&new)?;
         let now = self.live.snapshot();
-        self.accounts
-            .reload(now.auth.clone(), &user_secrets(&secrets));
+        self.accounts.reload(now.auth.clone(), &secrets.users);
+        self.targets
+            .set_monitor_password(secrets.monitor_password.as_ref());
         self.reload_certificates(&now);
         self.logging.set_level(&now.log.level);
         for member in self.targets.members() {

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::targets::{Member, Targets};
 use crate::admin::Sources;
 use crate::admin::snapshot::{BackendSnapshot, ClientSnapshot, ClientState, PoolSnapshot, Text};
+use crate::backend::probe::Latest;
 use crate::config::Live;
 use crate::session::directory::{Activity, ClientView, Directory};
 
@@ -101,17 +102,24 @@ fn backend(member: &Member) -> BackendSnapshot {
     let dialer = member.target.dialer();
     let limits = dialer.limits();
     let limits = limits.borrow();
+    let condition = member.condition();
+    let probed = (condition.latest != Latest::None).then_some(&condition);
+    let failure = condition.failure.as_ref();
     BackendSnapshot {
         address: member.name.clone(),
-        role: member.role,
+        role: member.role(),
         up: member.is_up(),
+        state: probed.map(|probed| probed.standing.as_str()),
+        state_seconds: probed.map(|probed| probed.since.elapsed().as_secs_f64()),
+        replication: probed.map(|probed| probed.replication.as_str()),
+        replication_lag_seconds: condition.replication.lag().map(|lag| lag.as_secs_f64()),
         server_version: dialer
             .greeted()
             .map(|greeted| Text::from(&*greeted.version)),
         max_connections: limits.max_connections,
         wait_timeout_seconds: limits.wait_timeout.map(|timeout| timeout.as_secs()),
-        last_error: None,
-        last_error_seconds: None,
+        last_error: failure.map(|failure| Text::from(failure.error.to_string().as_str())),
+        last_error_seconds: failure.map(|failure| failure.at.elapsed().as_secs_f64()),
     }
 }
 
@@ -127,7 +135,7 @@ mod tests {
         let mut settings = Settings::default();
         settings.backend.addresses = vec!["db:3306".parse().unwrap()];
         let settings = Arc::new(Live::new(settings));
-        let targets = Arc::new(Targets::new(&settings, &Metrics::new()).unwrap());
+        let targets = Arc::new(Targets::new(&settings, &Metrics::new(), None).unwrap());
         let directory = Arc::new(Directory::default());
         let ids = [
             directory.next_id(),

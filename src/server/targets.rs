@@ -1,13 +1,14 @@
 //! The backend servers, and which of them serves whom.
 //!
-//! The first address is the writer, the others are readers: an interim rule until probes find the
-//! roles out. Everybody asks [`Targets::serving`], so nothing else knows the rule.
+//! One address serves everybody. Of several, probes find out which is the writer (`roles`); sessions
+//! follow the [`Route`] of their listener's role, so nothing else knows the rule.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
@@ -17,10 +18,12 @@ use crate::admin::{Latch, Readiness};
 use crate::backend::dial::Address;
 use crate::backend::dialer::Dialer;
 use crate::backend::facts::{Greeted, ServerLimits};
+use crate::backend::probe::{Condition, Monitor, MonitorAccount, Prober, Standing};
+use crate::backend::route::Route;
 use crate::backend::state::{Family, StateIds};
 use crate::backend::target::Target;
 use crate::backend::tls::{BackendTls, TlsMode, TlsSetupError};
-use crate::config::{self, BackendAddress, BackendTlsMode, Live, Role};
+use crate::config::{self, BackendAddress, BackendTlsMode, Live, Role, Secret};
 use crate::metrics::{BackendMetrics, BackendRole, Metrics, PoolMetrics};
 
 /// Between two looks whether a backend has greeted.
@@ -33,7 +36,15 @@ const GOODBYE: Duration = Duration::from_secs(3);
 #[derive(Debug)]
 pub(super) struct Targets {
     members: Vec<Member>,
-    next_reader: AtomicUsize,
+    writer: Route,
+    reader: Route,
+    /// Who probes; `None`: nobody does.
+    monitor: Option<MonitorAccount>,
+    /// Told after every probe.
+    pub(super) probed: Arc<Notify>,
+    /// Cancelled when probing ends.
+    probing: CancellationToken,
+    live: Arc<Live>,
 }
 
 /// One backend server.
@@ -43,8 +54,8 @@ pub(super) struct Member {
     pub(super) name: String,
     /// The server.
     pub(super) target: Target,
-    /// What it is used for.
-    pub(super) role: BackendRole,
+    role: Mutex<BackendRole>,
+    condition: watch::Sender<Condition>,
     pool: PoolMetrics,
     metrics: BackendMetrics,
 }
@@ -54,33 +65,59 @@ impl Targets {
     ///
     /// # Errors
     /// If `backend.tls` cannot be used.
-    pub(super) fn new(live: &Arc<Live>, metrics: &Metrics) -> Result<Self, TlsSetupError> {
+    pub(super) fn new(
+        live: &Arc<Live>,
+        metrics: &Metrics,
+        monitor_password: Option<&Secret>,
+    ) -> Result<Self, TlsSetupError> {
         let settings = live.snapshot();
-        let tls = backend_tls(&settings.backend.tls)?;
+        let backend = &settings.backend;
+        let tls = backend_tls(&backend.tls)?;
+        let user = backend.monitor_user.as_deref();
+        let monitor = user.map(|user| MonitorAccount::new(user, monitor_password));
         let ids = StateIds::default();
-        let member = |(at, address): (usize, &BackendAddress)| {
+        let alone = backend.addresses.len() == 1;
+        let member = |address: &BackendAddress| {
             let name = address.to_string();
             let (pool, backend) = (metrics.pool(&name), metrics.backend(&name));
             let address = dial_address(address);
             let dialer = Dialer::new(address, tls.clone(), Arc::clone(live), ids.clone());
-            let events = PoolEvents::new(pool.clone(), backend.clone(), dialer.clone(), tls.mode());
-            let role = match at {
-                0 => BackendRole::Writer,
-                _ => BackendRole::Reader,
+            let condition = watch::Sender::new(Condition::new(Instant::now()));
+            let events = PoolEvents::new(
+                pool.clone(),
+                backend.clone(),
+                dialer.clone(),
+                tls.mode(),
+                monitor.as_ref().map(|_| condition.subscribe()),
+            );
+            let role = match alone {
+                true => BackendRole::Writer,
+                false => BackendRole::Unknown,
             };
             backend.set_role(role);
             Member {
                 name,
                 target: Target::new(dialer, Arc::clone(live), Arc::new(events)),
-                role,
+                role: Mutex::new(role),
+                condition,
                 pool,
                 metrics: backend,
             }
         };
-        let addresses = settings.backend.addresses.iter().enumerate();
+        let members: Vec<_> = backend.addresses.iter().map(member).collect();
+        let at_once: Vec<_> = members
+            .iter()
+            .filter(|_| alone)
+            .map(|member| member.target.clone())
+            .collect();
         Ok(Self {
-            members: addresses.map(member).collect(),
-            next_reader: AtomicUsize::new(0),
+            writer: Route::new(Role::Writer, at_once.clone()),
+            reader: Route::new(Role::Reader, at_once),
+            members,
+            monitor,
+            probed: Arc::new(Notify::new()),
+            probing: CancellationToken::new(),
+            live: Arc::clone(live),
         })
     }
 
@@ -89,48 +126,40 @@ impl Targets {
         &self.members
     }
 
-    /// Where the next client of a listener with that role goes: its place in
-    /// [`members`](Self::members). Readers take turns, those that were never reached left out; without
-    /// any the writer reads.
-    pub(super) fn serving(&self, role: Role) -> usize {
-        let readers = self.members.len() - 1;
-        if role == Role::Writer || readers == 0 {
-            return 0;
+    /// Where clients of listeners with that role borrow.
+    pub(super) const fn route(&self, role: Role) -> &Route {
+        match role {
+            Role::Writer => &self.writer,
+            Role::Reader => &self.reader,
         }
-        let turn = self.next_reader.fetch_add(1, Ordering::Relaxed);
-        let in_turn = (0..readers).map(|ahead| 1 + (turn.wrapping_add(ahead)) % readers);
-        let mut reached =
-            in_turn.filter(|&at| self.members[at].target.dialer().greeted().is_some());
-        reached.next().unwrap_or(0)
     }
 
-    /// Where a password is proved: at the writer, or, if it was never reached, at any that was.
+    /// Where a password is proved: at the writer, or, if there is none now, at any that answers.
     pub(super) fn proving(&self) -> &Member {
-        let reached = |member: &&Member| member.target.dialer().greeted().is_some();
-        self.members
-            .iter()
-            .find(reached)
+        let find = |which: &dyn Fn(&&Member) -> bool| self.members.iter().find(which);
+        find(&|member| member.role() == BackendRole::Writer)
+            .or_else(|| find(&|member| member.condition.borrow().is_known()))
+            .or_else(|| find(&|member| member.target.dialer().greeted().is_some()))
             .unwrap_or(&self.members[0])
     }
 
-    /// What clients of listeners with that role are greeted with: of the servers that may serve them the
-    /// lowest version, and the capabilities that all of them have. `None` until the first is reached.
-    pub(super) fn greeting(&self, role: Role) -> Option<Greeted> {
-        let serves = |member: &&Member| match role {
-            Role::Writer => member.role == BackendRole::Writer,
-            // The writer reads where no reader can.
-            Role::Reader => true,
-        };
-        let greeted = self.members.iter().filter(serves);
-        common(greeted.filter_map(|member| member.target.dialer().greeted()))
+    /// What clients are greeted with: of all servers, since each may come to serve them, the lowest version and
+    /// the capabilities that all have. `None` until the first is reached.
+    pub(super) fn greeting(&self) -> Option<Greeted> {
+        let members = self.members.iter();
+        common(members.filter_map(|member| member.target.dialer().greeted()))
     }
 
-    /// The configured addresses of the servers that clients of that role need, for messages.
-    pub(super) fn names(&self, role: Role) -> String {
+    /// The configured addresses, for messages.
+    pub(super) fn names(&self) -> String {
         let names = self.members.iter().map(|member| member.name.as_str());
-        match role {
-            Role::Writer => self.members[0].name.clone(),
-            Role::Reader => names.collect::<Vec<_>>().join(" or "),
+        names.collect::<Vec<_>>().join(" or ")
+    }
+
+    /// The password of `backend.monitor_user` may have changed.
+    pub(super) fn set_monitor_password(&self, password: Option<&Secret>) {
+        if let Some(monitor) = &self.monitor {
+            monitor.set_password(password);
         }
     }
 
@@ -140,19 +169,43 @@ impl Targets {
         tasks: &TaskTracker,
         reloaded: &watch::Receiver<u64>,
         shutdown: &CancellationToken,
+        readiness: &Readiness,
     ) {
         for at in 0..self.members.len() {
             let (targets, reloaded) = (Arc::clone(self), reloaded.clone());
             tasks.spawn(self.members[at].target.clone().run(shutdown.clone()));
-            let watch = async move { targets.members[at].watch(reloaded).await };
+            let monitored = self.monitor.is_some();
+            let watch = async move { targets.members[at].watch(reloaded, monitored).await };
             let shutdown = shutdown.clone();
             tasks.spawn(async move { shutdown.run_until_cancelled(watch).await });
         }
+        if let Some(monitor) = &self.monitor {
+            for member in &self.members {
+                tasks.spawn(self.probe(member, monitor.clone()));
+            }
+            let follow = Arc::clone(self).follow_probes(readiness.clone());
+            let shutdown = shutdown.clone();
+            tasks.spawn(async move { shutdown.run_until_cancelled(follow).await });
+        }
     }
 
-    /// Opens `latch` as soon as clients of all these roles can be greeted.
+    fn probe(&self, member: &Member, account: MonitorAccount) -> impl Future<Output = ()> + use<> {
+        let prober = Prober {
+            name: member.name.clone(),
+            condition: member.condition.clone(),
+            probed: Arc::clone(&self.probed),
+            failures: member.metrics.probe_failures.clone(),
+        };
+        let monitor = Monitor::new(member.target.clone(), account, Arc::clone(&self.live));
+        let live = Arc::clone(&self.live);
+        let interval = move || live.load().backend.probe_interval;
+        prober.run(monitor, interval, self.probing.clone())
+    }
+
+    /// Opens `latch` as soon as clients of all these roles can be greeted and served.
     pub(super) async fn open_when_reached(&self, roles: &[Role], latch: Latch) {
-        while roles.iter().any(|role| self.greeting(*role).is_none()) {
+        let can = |role: &Role| self.route(*role).pick().is_some();
+        while self.greeting().is_none() || !roles.iter().all(can) {
             tokio::time::sleep(LOOK_EVERY).await;
         }
         latch.open();
@@ -161,11 +214,12 @@ impl Targets {
 
     /// Holds readiness back until the database is reached.
     pub(super) fn latch(&self, readiness: &Readiness) -> Latch {
-        readiness.latch(format!("the database at {}", self.names(Role::Writer)))
+        readiness.latch(format!("the database at {}", self.names()))
     }
 
     /// Closes all pools and waits, for a while, until the servers have let go of their connections.
     pub(super) async fn close(&self) {
+        self.probing.cancel();
         for member in &self.members {
             member.target.pool().close();
         }
@@ -181,8 +235,32 @@ impl Targets {
 }
 
 impl Member {
+    /// What it is used for.
+    pub(super) fn role(&self) -> BackendRole {
+        *self.role.lock()
+    }
+
+    pub(super) fn set_role(&self, role: BackendRole) {
+        *self.role.lock() = role;
+        self.metrics.set_role(role);
+    }
+
+    /// What probes say of it.
+    pub(super) fn condition(&self) -> Condition {
+        self.condition.borrow().clone()
+    }
+
+    /// Shows what probes say. Where they cannot tell, dials do.
+    pub(super) fn note_condition(&self, condition: &Condition) {
+        match condition.standing {
+            Standing::Writer | Standing::Replica => self.metrics.set_up(true),
+            Standing::Down(_) => self.metrics.set_up(false),
+            Standing::Unknown => {}
+        }
+    }
+
     /// Publishes what is known of the server whenever it changes.
-    async fn watch(&self, mut reloaded: watch::Receiver<u64>) {
+    async fn watch(&self, mut reloaded: watch::Receiver<u64>, monitored: bool) {
         let mut limits = self.target.dialer().limits();
         loop {
             let server = limits.borrow_and_update().clone();
@@ -190,7 +268,9 @@ impl Member {
             tokio::select! {
                 Ok(()) = limits.changed() => {}
                 Ok(()) = reloaded.changed() => {}
-                () = self.reached(), if self.metrics.up.get() == 0 => self.metrics.set_up(true),
+                () = self.reached(), if !monitored && self.metrics.up.get() == 0 => {
+                    self.metrics.set_up(true);
+                }
                 else => return,
             }
         }
@@ -278,7 +358,9 @@ fn version_number(version: &str) -> Vec<u32> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::roles::Roles;
     use super::*;
+    use crate::backend::probe::{Observation, ProbeError, Replication};
     use crate::protocol::capability::Capabilities;
 
     fn greeted(version: &str, capabilities: Capabilities) -> Arc<Greeted> {
@@ -316,26 +398,89 @@ mod tests {
         assert_eq!(version_number("no number"), Vec::<u32>::new());
     }
 
-    #[tokio::test]
-    async fn readers_take_turns_and_one_address_serves_all() {
-        let targets = |addresses: &str| {
-            let settings = format!("monitor_user = \"m\"\naddresses = [{addresses}]");
-            let settings = config::Settings {
-                backend: toml::from_str(&settings).unwrap(),
-                ..config::Settings::default()
-            };
-            Targets::new(&Arc::new(Live::new(settings)), &Metrics::new()).unwrap()
+    fn targets(addresses: &str) -> Targets {
+        let settings = format!("monitor_user = \"m\"\naddresses = [{addresses}]");
+        let settings = config::Settings {
+            backend: toml::from_str(&settings).unwrap(),
+            ..config::Settings::default()
         };
+        Targets::new(&Arc::new(Live::new(settings)), &Metrics::new(), None).unwrap()
+    }
+
+    #[tokio::test]
+    async fn one_address_serves_all_and_several_wait_for_probes() {
         let one = targets("\"a:1\"");
-        assert_eq!(
-            [one.serving(Role::Writer), one.serving(Role::Reader)],
-            [0, 0]
-        );
+        for role in [Role::Writer, Role::Reader] {
+            let placement = one.route(role).pick().unwrap();
+            assert!(placement.target.is(&one.members[0].target));
+        }
+        assert_eq!(one.members[0].role(), BackendRole::Writer);
         let three = targets("\"a:1\", \"b:1\", \"c:1\"");
-        // Nobody was reached yet.
-        assert_eq!(three.serving(Role::Reader), 0);
-        assert_eq!(three.names(Role::Reader), "a:1 or b:1 or c:1");
-        assert!(three.greeting(Role::Reader).is_none());
+        assert!(three.route(Role::Writer).pick().is_none());
+        assert!(three.route(Role::Reader).pick().is_none());
+        assert_eq!(three.names(), "a:1 or b:1 or c:1");
+        assert!(three.greeting().is_none());
         assert_eq!(three.proving().name, "a:1");
+    }
+
+    /// Lets a probe of a member end so.
+    fn probe(targets: &Targets, at: usize, result: Result<Observation, ProbeError>) {
+        let result = result.map_err(Arc::new);
+        targets.members[at].condition.send_modify(|condition| {
+            condition.note(&result, Instant::now());
+        });
+    }
+
+    fn seen(writable: bool) -> Result<Observation, ProbeError> {
+        Ok(Observation {
+            version: "8.4.3".into(),
+            writable,
+            replication: Replication::None,
+            max_connections: None,
+            wait_timeout: None,
+        })
+    }
+
+    #[tokio::test]
+    async fn a_failover_moves_the_routes_and_readiness_is_red_while_all_are_down() {
+        let targets = targets("\"a:1\", \"b:1\"");
+        let (mut roles, readiness) = (Roles::default(), Readiness::new());
+        let mut look = || targets.look_again(&mut roles, &readiness);
+        let serves = |role, at: usize| {
+            let target = &targets.members[at].target;
+            targets.route(role).serves(target)
+        };
+        let gone = || Err(ProbeError::Unreachable("refused".into()));
+
+        probe(&targets, 1, seen(false));
+        look();
+        assert!(!serves(Role::Reader, 1), "the other may be a better one");
+        probe(&targets, 0, seen(true));
+        look();
+        assert!(serves(Role::Writer, 0) && serves(Role::Reader, 1));
+        assert_eq!(targets.members[1].role(), BackendRole::Reader);
+        assert!(targets.members[0].is_up());
+
+        probe(&targets, 0, gone());
+        look();
+        assert!(!serves(Role::Writer, 0) && !targets.members[0].is_up());
+        assert!(targets.route(Role::Writer).pick().is_none());
+        assert_eq!(targets.members[0].role(), BackendRole::Unknown);
+        assert_eq!(readiness.check(), Ok(()), "reads are served");
+        assert_eq!(targets.proving().name, "b:1");
+
+        probe(&targets, 1, gone());
+        look();
+        let red = readiness.check().unwrap_err().to_string();
+        assert!(red.contains("a:1 or b:1"), "{red}");
+
+        probe(&targets, 1, seen(true));
+        look();
+        assert!(serves(Role::Writer, 1) && serves(Role::Reader, 1));
+        assert_eq!(readiness.check(), Ok(()));
+        probe(&targets, 0, seen(true));
+        look();
+        assert!(serves(Role::Writer, 1), "the one in use stays");
+        assert!(!serves(Role::Reader, 0));
     }
 }

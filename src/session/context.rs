@@ -5,12 +5,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use super::directory::{Directory, Identity};
 use super::scan::Scanner;
 use crate::backend::key::PoolKey;
+use crate::backend::route::{Placement, Route};
 use crate::backend::state::State;
-use crate::backend::target::Target;
 use crate::client::connection::ClientFacts;
 use crate::config::Live;
 use crate::metrics::Metrics;
@@ -23,8 +24,8 @@ pub struct SessionContext {
     pub settings: Arc<Live>,
     /// Where everything is counted.
     pub metrics: Arc<Metrics>,
-    /// The backend that serves the sessions.
-    pub target: Target,
+    /// Where the sessions borrow.
+    pub route: Route,
     /// Who is connected; it also tells sessions of the drain and of changed settings.
     pub directory: Arc<Directory>,
     /// Reads statements.
@@ -33,14 +34,25 @@ pub struct SessionContext {
     pub readmission: Arc<dyn Readmission>,
 }
 
+impl SessionContext {
+    /// Where a session begins, as soon as there is such a server; `None` if none came within
+    /// `pool.borrow_timeout`. Cancel safe.
+    pub async fn place(&self) -> Option<Placement> {
+        let limit = self.settings.load().pool.borrow_timeout;
+        self.route.pick_by(Instant::now() + limit).await
+    }
+}
+
 /// What the connection phase found out about a client and its session.
 #[derive(Debug, Clone)]
 pub struct Login {
     /// Whose backend connections the session borrows.
     pub key: PoolKey,
+    /// The server that `first` and `state` are of.
+    pub placement: Placement,
     /// What was negotiated with the client.
     pub capabilities: Capabilities,
-    /// The state that a real login shows, without a database; see [`Target::first_state`].
+    /// The state that a real login shows, without a database; see [`Target::first_state`](crate::backend::target::Target::first_state).
     pub first: State,
     /// The same in the database that the client asked for.
     pub state: State,

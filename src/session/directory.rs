@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::backend::target::Target;
 use crate::reason::{CloseReason, PinReason};
 
 /// The first client id. Servers count from 1, so ids of Sidepool never meet theirs (hazard 16).
@@ -122,6 +123,8 @@ pub struct Entry {
     commands: AtomicU64,
     last_activity_millis: AtomicU64,
     backend_thread: AtomicU64,
+    /// The server that `backend_thread` is of.
+    target: Mutex<Option<Target>>,
     kills: Kills,
     end: EndSignal,
 }
@@ -194,6 +197,7 @@ impl Directory {
             commands: AtomicU64::new(0),
             last_activity_millis: AtomicU64::new(millis_since(self.started)),
             backend_thread: AtomicU64::new(0),
+            target: Mutex::new(None),
             kills: Kills::default(),
             end: EndSignal::default(),
         });
@@ -309,6 +313,11 @@ impl Entry {
         Some(self.backend_thread.load(Ordering::Relaxed)).filter(|&id| id != 0)
     }
 
+    /// The session borrows from that server from now on.
+    pub fn set_target(&self, target: &Target) {
+        *self.target.lock() = Some(target.clone());
+    }
+
     /// The backend connection is let go of. `true`: a kill is on its way to it, and until
     /// [`kills_returned`](Self::kills_returned) nobody else may have it.
     pub fn clear_backend_thread(&self) -> bool {
@@ -417,6 +426,12 @@ impl KillOnItsWay {
     /// The server's thread id of the connection.
     pub const fn thread(&self) -> u64 {
         self.thread
+    }
+
+    /// The server that it is a thread of: a session with a connection stays at its server until this kill
+    /// has returned.
+    pub fn target(&self) -> Option<Target> {
+        self.entry.target.lock().clone()
     }
 }
 

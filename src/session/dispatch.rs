@@ -140,6 +140,9 @@ impl Session {
                 if matches!(command, Command::StmtExecute | Command::StmtBulkExecute) {
                     work.plan.after.last_insert_id = true;
                     self.count_query();
+                } else {
+                    // MySQL's OK counts the warnings of the statement before, which may be Sidepool's.
+                    work.plan.before.empty_diagnostics = true;
                 }
                 self.carry_out(work).await
             }
@@ -219,7 +222,8 @@ impl Session {
     }
 
     async fn ping(&mut self, packet: BytesMut, began: Instant) -> Flow {
-        let healthy = self.context.target.is_reachable();
+        let healthy =
+            self.target().is_reachable() && self.context.route.holds(&self.login.placement);
         if self.hold.is_none() && healthy && self.effective().ping == PingMode::Local {
             self.context
                 .metrics

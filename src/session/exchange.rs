@@ -3,9 +3,6 @@
 //! What may be run again and what may not is decided here, by the rule of DESIGN 9: only a command
 //! of which it is certain that the server never read it is sent a second time.
 
-use std::future::poll_fn;
-use std::time::Duration;
-
 use bytes::BytesMut;
 use tokio::time::Instant;
 use tracing::debug;
@@ -13,17 +10,16 @@ use tracing::debug;
 use super::directory::Activity;
 use super::pending::Pending;
 use super::plan::{Place, Plan, Shown};
+use super::reach::Replayed;
 use super::{Session, patience};
-use crate::backend::connection::StatementError;
-use crate::backend::dialer::{DialError, Dialer};
-use crate::backend::state::{DatabaseChange, Replay, State, replay};
+use crate::backend::dialer::Dialer;
+use crate::backend::state::State;
 use crate::metrics::Outcome;
-use crate::pool::{BorrowError, Connector, Lease, PooledConnection};
+use crate::pool::{Lease, PooledConnection};
 use crate::protocol::capability::Capabilities;
 use crate::protocol::command::{Command, ResponseShape};
 use crate::protocol::response::Framing;
 use crate::reason::{PinReason, RetireReason};
-use crate::relay::own::OwnError;
 use crate::relay::{self, Answer, ErrorInfo, RelayError, Request, TrackerFilter, UploadError};
 
 /// Empties the diagnostics area on both servers. MariaDB 10.11 leaves it alone in statements without
@@ -31,10 +27,6 @@ use crate::relay::{self, Answer, ErrorInfo, RelayError, Request, TrackerFilter, 
 const EMPTY_DIAGNOSTICS: &[u8] = b"DO (SELECT COUNT(*) FROM (SELECT 1) AS t)";
 /// Notices that a server sends before it reads a command: idle too long, shutdown, killed.
 const NOT_READ: [u16; 3] = [4031, 1053, 1927];
-/// Pause between two attempts to reach a backend that is down.
-const DIAL_AGAIN: Duration = Duration::from_millis(200);
-/// New connections that one command may find to be out of its session's reach.
-const MISFITS: usize = 3;
 /// Times that one command may meet a connection that died idle.
 const RETRIES: usize = 8;
 
@@ -169,6 +161,9 @@ impl Session {
 
     /// Makes sure that the session holds a backend connection in its own state.
     async fn acquire(&mut self, plan: &Plan, began: Instant) -> Result<(), Trouble> {
+        if self.is_stranded() {
+            return Err(self.lost(RetireReason::TargetLost, false));
+        }
         if let Some(hold) = &mut self.hold {
             // A transaction or a pin is lost with its connection; nothing can bring it back.
             if !hold.lease.is_silent() {
@@ -184,7 +179,7 @@ impl Session {
         }
         if let Place::Previous(reason) = plan.place {
             let ticket = self.ticket.take();
-            let lease = ticket.and_then(|ticket| self.context.target.pool().reborrow(ticket));
+            let lease = ticket.and_then(|ticket| self.target().pool().reborrow(ticket));
             self.take(lease.ok_or(Trouble::NotKept(reason))?);
             return Ok(());
         }
@@ -192,35 +187,22 @@ impl Session {
     }
 
     async fn borrow(&mut self, began: Instant) -> Result<(), Trouble> {
-        let mut left = self.context.settings.load().pool.borrow_timeout;
-        let deadline = began + left;
+        let deadline = began + self.context.settings.load().pool.borrow_timeout;
         self.me.set_activity(Activity::Waiting);
         let mut misfits = 0;
         loop {
-            let pool = self.context.target.pool();
-            let client = &mut self.client;
-            let borrowed = tokio::select! {
-                biased;
-                borrowed = pool.borrow(&self.login.key, &self.carried.state, left) => borrowed,
-                // Or the queue would fill with statements of clients that no longer wait for them.
-                _ = poll_fn(|cx| client.poll_gone(cx)) => return Err(Trouble::ClientGone),
-            };
-            match borrowed {
-                Ok(lease) => {
-                    self.take(lease);
-                    self.me.set_activity(Activity::Active);
-                    match self.replay().await? {
-                        Replayed::Ready => return Ok(()),
-                        Replayed::Again => {}
-                        Replayed::Unreachable => {
-                            misfits += 1;
-                            Box::pin(self.begin_anew(misfits)).await?;
-                        }
+            if let Some(lease) = self.borrow_once(deadline).await? {
+                self.take(lease);
+                self.me.set_activity(Activity::Active);
+                match self.replay().await? {
+                    Replayed::Ready => return Ok(()),
+                    Replayed::Again => {}
+                    Replayed::Unreachable => {
+                        misfits += 1;
+                        Box::pin(self.begin_anew(misfits)).await?;
                     }
                 }
-                Err(error) => Box::pin(self.borrow_failed(error, deadline)).await?,
             }
-            left = deadline.saturating_duration_since(Instant::now());
         }
     }
 
@@ -239,136 +221,6 @@ impl Session {
         });
     }
 
-    /// Waits a little if trying again may help.
-    async fn borrow_failed(
-        &mut self,
-        error: BorrowError<DialError>,
-        deadline: Instant,
-    ) -> Result<(), Trouble> {
-        let cause = match error {
-            BorrowError::Timeout { .. } => return Err(Trouble::BorrowTimeout),
-            BorrowError::Closed => return Err(Trouble::Closing),
-            BorrowError::Connect(cause) => cause,
-        };
-        let refused = match &*cause {
-            DialError::Login(error) => error.server_error(),
-            DialError::SetUp(_) | DialError::NoSecret | DialError::NoBaseline => None,
-        };
-        match refused {
-            Some(error) if Dialer::is_denied(&cause) => Err(Trouble::Denied(error_info(error))),
-            Some(error) => Err(Trouble::Refused(error_info(error))),
-            None if Dialer::is_denied(&cause) => Err(Trouble::Denied(access_denied())),
-            None if Instant::now() + DIAL_AGAIN < deadline => {
-                debug!(error = %cause, "backend not reached; trying again");
-                tokio::time::sleep(DIAL_AGAIN).await;
-                Ok(())
-            }
-            None => Err(Trouble::BorrowTimeout),
-        }
-    }
-
-    /// Brings the connection just borrowed into the session's state. What cannot fail is only
-    /// appended to its output.
-    async fn replay(&mut self) -> Result<Replayed, Trouble> {
-        let Some(hold) = &mut self.hold else {
-            return Ok(Replayed::Again);
-        };
-        if hold.lease.state == self.carried.state {
-            return Ok(Replayed::Ready);
-        }
-        let Ok(replay) = replay(&hold.lease.state, &self.carried.state) else {
-            // A new connection: those the pool has were asked whether they fit. It is another
-            // session's.
-            self.give_back();
-            self.ticket = None;
-            return Ok(Replayed::Unreachable);
-        };
-        hold.replay = Replaying::Unanswered;
-        if let Some(sql) = &replay.set_sql {
-            hold.lease.put_query(sql);
-            self.own += 1;
-        }
-        match &replay.database {
-            DatabaseChange::None => {}
-            DatabaseChange::Pipelined(name) => {
-                hold.lease.put_command(Command::InitDb, name);
-                self.own += 1;
-            }
-            DatabaseChange::Awaited(name) => {
-                hold.lease.put_command(Command::InitDb, name);
-                return Box::pin(self.await_database(&replay)).await;
-            }
-        }
-        hold.lease.state = self.carried.state.clone();
-        Ok(Replayed::Ready)
-    }
-
-    /// A connection just opened cannot be brought into the session's state: since the session began,
-    /// variables of the server have changed that it may not set, or it is another server. What the
-    /// session has set itself is put on top of what a login shows now.
-    async fn begin_anew(&mut self, misfits: usize) -> Result<(), Trouble> {
-        let unreachable = || Trouble::ReplayFailed(unreachable_state());
-        if misfits > MISFITS {
-            return Err(unreachable());
-        }
-        let key = &self.login.key;
-        // As at the session's login.
-        let collation = u8::try_from(self.login.client.collation).unwrap_or_default();
-        let target = &self.context.target;
-        target.dialer().forget_globals();
-        let Ok(first) = target.first_state(key, collation).await else {
-            return Err(Trouble::BorrowTimeout);
-        };
-        let state = self.carried.state.rebase(&self.login.first, &first);
-        let state = state.ok_or_else(unreachable)?;
-        debug!(
-            client = self.me.id(),
-            "session begun anew on top of the server's changed variables"
-        );
-        self.login.first = first;
-        self.set_state(state);
-        Ok(())
-    }
-
-    /// Sends a replay that may fail, because the database may be gone, and waits for its answers.
-    async fn await_database(&mut self, replay: &Replay) -> Result<Replayed, Trouble> {
-        self.own = 0;
-        let Some(hold) = &mut self.hold else {
-            return Ok(Replayed::Again);
-        };
-        let lease = &mut hold.lease;
-        let wanted = self.carried.state.clone();
-        let answered = async {
-            lease.send().await?;
-            if replay.set_sql.is_some() {
-                lease.read_ok().await?;
-                lease.state = wanted.with_schema(lease.state.schema().map(|name| &name[..]));
-            }
-            lease.read_ok().await?;
-            lease.state = wanted.clone();
-            Ok::<(), StatementError>(())
-        };
-        match answered.await {
-            Ok(()) => {
-                hold.replay = Replaying::Over;
-                self.context.metrics.sessions.replays.inc(Outcome::Ok);
-                Ok(Replayed::Ready)
-            }
-            Err(StatementError::Own(OwnError::Server(error))) if lease.state != wanted => {
-                debug!(%error, "the session's database cannot be selected any more");
-                self.give_back();
-                self.set_state(wanted.with_schema(None));
-                Ok(Replayed::Again)
-            }
-            Err(error) => {
-                // Nothing of the client's was sent, so the next connection may try.
-                debug!(%error, "backend connection failed in a replay");
-                self.let_go(RetireReason::Broken);
-                Ok(Replayed::Again)
-            }
-        }
-    }
-
     /// Sends the command with what goes in front of it, and relays the answer.
     async fn attempt(&mut self, work: &Work) -> Attempt {
         let plan = &work.plan;
@@ -376,6 +228,9 @@ impl Session {
         let own = std::mem::take(&mut self.own);
         let client = self.client_framing();
         let first_seq = self.first_seq;
+        if matches!(work.body, Body::Streamed) {
+            self.client.stall = self.stall();
+        }
         let Some(hold) = &mut self.hold else {
             return Attempt::Failed(Trouble::BackendLost { forwarded: false });
         };
@@ -552,48 +407,10 @@ impl Session {
     }
 }
 
-/// What became of a connection just borrowed.
-enum Replayed {
-    /// It is in the session's state, or will be when its output is sent.
-    Ready,
-    /// Another one is needed.
-    Again,
-    /// No replay brings it there.
-    Unreachable,
-}
-
 /// How one attempt ended.
 enum Attempt {
     Answered(Answer),
     /// The server never read the command.
     NotRead,
     Failed(Trouble),
-}
-
-fn error_info(error: &crate::protocol::handshake::ServerError) -> ErrorInfo {
-    ErrorInfo {
-        code: error.code,
-        sqlstate: error.sqlstate.0,
-        message: error.message.to_vec().into_boxed_slice(),
-    }
-}
-
-fn unreachable_state() -> ErrorInfo {
-    ErrorInfo {
-        code: 1235,
-        sqlstate: *b"42000",
-        message: b"Sidepool cannot set this session's variables on the database server any more"
-            .to_vec()
-            .into_boxed_slice(),
-    }
-}
-
-fn access_denied() -> ErrorInfo {
-    ErrorInfo {
-        code: 1045,
-        sqlstate: *b"28000",
-        message: b"Access denied: the database no longer accepts this account's password"
-            .to_vec()
-            .into_boxed_slice(),
-    }
 }

@@ -32,6 +32,10 @@ impl Session {
             return flow;
         }
         self.me.set_activity(Activity::Active);
+        // From before the statement until all is noted: a login that follows the client's answer at
+        // once must see what it changed.
+        let _changing =
+            (work.plan.after.globals).then(|| self.target().dialer().changing_globals());
         match self.exchange(&work).await {
             Ok(answer) => {
                 self.count_bytes(work.len(), answer.bytes);
@@ -65,9 +69,6 @@ impl Session {
             None => return Flow::Continue,
         };
         self.pin_for(answer, work, unexplained);
-        if work.plan.after.globals {
-            self.context.target.dialer().forget_globals();
-        }
         if alone && answer.error().is_none() && answer.warnings == 0 {
             self.take_known_transition(work);
         }
@@ -78,7 +79,7 @@ impl Session {
         if let (Some(before), None) = (before, &self.hold)
             && before != self.carried.state
         {
-            let known = self.context.target.transitions();
+            let known = self.target().transitions();
             let began = work.began.into_std();
             known.insert(&before, work.text(), self.carried.state.clone(), began);
         }
@@ -97,7 +98,7 @@ impl Session {
         if !work.plan.after.plain_set || self.pinned.pins.any() {
             return;
         }
-        let target = &self.context.target;
+        let target = self.target();
         let age = self.context.settings.load().auth.recheck;
         let known = target
             .transitions()
@@ -113,7 +114,10 @@ impl Session {
     /// What the command left in the diagnostics area: something of its own, nothing, or what there was.
     fn note_diagnostics(&mut self, answer: &Answer, work: &Work) {
         let looks_back = work.plan.after.looks_back;
-        let left = answer.error().is_some() || answer.warnings > 0 && !looks_back;
+        // The OK of a CALL counts no warnings, and yet there may be some (measured on both servers).
+        let called = work.plan.pins.has(PinReason::Routine)
+            || work.command == Command::StmtExecute && self.pinned.pins.has(PinReason::Routine);
+        let left = answer.error().is_some() || called || answer.warnings > 0 && !looks_back;
         let Some(hold) = &mut self.hold else { return };
         let any = self.carried.diagnostics.is_some() || hold.pending.diagnostics;
         if left {
@@ -252,7 +256,7 @@ impl Session {
         };
         let in_transaction = hold.pending.in_transaction(self.carried.status);
         if in_transaction || self.pinned.pins.any() {
-            let lexical = hold.pending.names_any(&LEXICAL);
+            let lexical = hold.pending.everything || hold.pending.names_any(&LEXICAL);
             let shown = hold.pending.shown != Shown::None;
             self.count_transaction(in_transaction);
             // A SET that changes how text is read must be known before the next statement is, and

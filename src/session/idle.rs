@@ -123,6 +123,18 @@ impl Session {
         effective
     }
 
+    /// How long a client may stop in the middle of a command that is streamed: it is idle, and holds a
+    /// backend connection. Servers wait as long as for a command.
+    pub(super) fn stall(&mut self) -> Option<Duration> {
+        let settings = self.effective();
+        let limit = match self.situation() {
+            _ if settings.idle_mode == IdleMode::Observe => return None,
+            Situation::InTransaction => settings.idle_transaction_timeout,
+            Situation::Free | Situation::Pinned => settings.pinned_idle_timeout,
+        };
+        unless_zero(limit)
+    }
+
     fn deadline(&self, settings: &EffectiveClient) -> Option<Deadline> {
         let own = self
             .carried

@@ -52,7 +52,9 @@ impl Session {
         let Some(kill) = entry.begin_kill() else {
             return Some(self.answer_ok().await);
         };
-        let (target, key) = (self.context.target.clone(), self.login.key.clone());
+        // Its server may be another than ours, with another thread of that number.
+        let target = kill.target().unwrap_or_else(|| self.target().clone());
+        let key = self.login.key.clone();
         // In a task of its own: begun, it is finished, even if this client leaves.
         let killed =
             tokio::spawn(async move { target.kill_query(&key, kill.thread(), KILL_WITHIN).await });
@@ -104,7 +106,7 @@ impl Session {
             return;
         };
         self.me.set_backend_thread(0);
-        let (target, key) = (self.context.target.clone(), self.login.key.clone());
+        let (target, key) = (self.target().clone(), self.login.key.clone());
         tokio::spawn(async move {
             let thread = lease.thread_id().into();
             if let Err(error) = target.kill_query(&key, thread, KILL_WITHIN).await {

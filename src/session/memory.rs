@@ -148,6 +148,7 @@ impl Carried {
         const LASTING: u16 = StatusFlags::IN_TRANSACTION
             | StatusFlags::AUTOCOMMIT
             | StatusFlags::NO_BACKSLASH_ESCAPES
+            | StatusFlags::ANSI_QUOTES
             | StatusFlags::IN_TRANSACTION_READONLY;
         self.status = StatusFlags(status.0 & LASTING);
     }

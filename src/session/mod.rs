@@ -10,6 +10,7 @@ mod dispatch;
 mod exchange;
 mod farewell;
 mod finish;
+mod follow;
 mod idle;
 mod kill;
 mod local;
@@ -17,6 +18,7 @@ pub mod memory;
 pub mod pending;
 pub mod pins;
 pub mod plan;
+mod reach;
 mod relogin;
 pub mod scan;
 mod settle;
@@ -32,6 +34,7 @@ use tokio::time::Instant;
 use context::{Login, SessionContext};
 use directory::Registration;
 use exchange::Hold;
+use follow::Values;
 use idle::{Alarm, Rules};
 use memory::Carried;
 use pins::Pins;
@@ -51,6 +54,8 @@ pub struct Session {
     me: Registration,
     carried: Carried,
     pinned: Pinned,
+    /// Whether the server that serves it has accepted what it carries.
+    values: Values,
     /// The backend connection it holds, if any.
     hold: Option<Hold>,
     /// The connection it gave back last, which may still be free.
@@ -113,7 +118,8 @@ impl Session {
         login: Login,
         registration: Registration,
     ) -> Self {
-        let carried = carried(&context, &login);
+        let carried = carried(&login);
+        registration.set_target(&login.placement.target);
         registration.set_database(login.state.schema().cloned());
         client.patience = Some(patience(&login.state));
         let now = Instant::now();
@@ -124,6 +130,7 @@ impl Session {
             me: registration,
             carried,
             pinned: Pinned::default(),
+            values: Values::Accepted,
             hold: None,
             ticket: None,
             own: 0,
@@ -175,19 +182,19 @@ fn patience(state: &State) -> Duration {
     Duration::from_secs(seconds.unwrap_or(DEFAULT).saturating_add(LONGER))
 }
 
-fn carried(context: &SessionContext, login: &Login) -> Carried {
-    let virtuals = context.target.dialer().virtuals();
+fn carried(login: &Login) -> Carried {
+    let virtuals = login.placement.target.dialer().virtuals();
     let mut carried = Carried::new(login.state.clone(), &virtuals);
-    carried.timeouts = own_timeouts(context, login);
+    carried.timeouts = own_timeouts(login);
     carried
 }
 
 /// With what timeouts the session begins, if they are not the server's usual ones.
-fn own_timeouts(context: &SessionContext, login: &Login) -> Option<IdleTimeouts> {
+fn own_timeouts(login: &Login) -> Option<IdleTimeouts> {
     if !login.capabilities.contains(Capabilities::INTERACTIVE) {
         return None;
     }
-    let idle = context.target.dialer().virtuals().idle?;
+    let idle = login.placement.target.dialer().virtuals().idle?;
     Some(idle.of_interactive()).filter(|own| *own != idle)
 }
 
@@ -204,7 +211,7 @@ mod tests {
     #[test]
     fn an_idle_session_is_small() {
         let (session, run) = (size_of::<Session>(), size_of_future(Session::run));
-        assert!(session <= 768, "{session} bytes");
+        assert!(session <= 896, "{session} bytes");
         assert!(run <= 512, "{run} bytes");
         let command = size_of_future(Session::command);
         assert!(command <= 2048, "{command} bytes");

@@ -65,6 +65,7 @@ impl Pending {
         self.insert_id |= plan.after.last_insert_id || answer.last_insert_id != 0;
         self.unsettled |= answer.error().is_some();
         self.xa |= plan.after.xa;
+        self.everything |= plan.after.everything;
         if answer.trackers.is_empty() {
             return false;
         }

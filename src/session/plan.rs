@@ -52,6 +52,9 @@ pub struct After {
     pub plain_set: bool,
     /// It ended the transaction, so savepoints are gone.
     pub end_transaction: bool,
+    /// It may have changed variables that no tracker names: MariaDB 10.11.19 is silent about
+    /// `SET @@time_zone = DEFAULT`.
+    pub everything: bool,
     /// It is about a distributed transaction.
     pub xa: bool,
     /// It may have changed variables of the server.
@@ -95,6 +98,7 @@ impl Plan {
             last_insert_id: false,
             plain_set: false,
             end_transaction: false,
+            everything: false,
             xa: false,
             globals: false,
             looks_back: false,
@@ -116,6 +120,7 @@ impl Plan {
                 last_insert_id: flags.any(Flags::INSERT | Flags::LAST_INSERT_ID),
                 plain_set: flags.any(Flags::PLAIN_SET),
                 end_transaction: flags.any(Flags::END_TRANSACTION),
+                everything: flags.any(Flags::DEFAULT),
                 xa: flags.any(Flags::XA),
                 globals: flags.any(Flags::GLOBAL),
                 looks_back: flags.any(Flags::LOOKS_BACK),

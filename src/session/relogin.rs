@@ -34,13 +34,14 @@ impl Session {
         self.first_seq = seq;
         match result {
             Ok(login) => {
-                self.carried = carried(&self.context, &login);
+                self.carried = carried(&login);
                 self.client.patience = Some(patience(&login.state));
                 self.carried.timeouts = self.timeouts_anew(&login);
                 self.me.set_identity(login.identity.clone());
                 self.me.set_database(login.state.schema().cloned());
                 self.login = login;
                 self.rules = None;
+                self.placed_by_login();
                 self.answer_ok().await
             }
             // Servers end a connection whose change of user is refused.
@@ -101,7 +102,7 @@ impl Session {
     fn timeouts_anew(&self, login: &Login) -> Option<IdleTimeouts> {
         match self.is_mariadb() {
             true => None,
-            false => own_timeouts(&self.context, login),
+            false => own_timeouts(login),
         }
     }
 

@@ -12,7 +12,9 @@ use super::pins::Cleaning;
 use super::plan::Shown;
 use crate::backend::connection::{BackendConnection, StatementError};
 use crate::backend::facts::ServerFacts;
-use crate::backend::state::{IdleTimeouts, ReadBack, ReadQuery, SchemaColumn, State, Virtual};
+use crate::backend::state::{
+    IdleTimeouts, ReadBack, ReadQuery, SchemaColumn, State, Virtual, narrow,
+};
 use crate::metrics::SessionMetrics;
 use crate::protocol::command::Command;
 use crate::reason::RetireReason;
@@ -322,6 +324,6 @@ pub(super) async fn read_after_reset(
 
 fn number(column: Option<&Bytes>) -> Result<u64, StatementError> {
     column
-        .and_then(|text| std::str::from_utf8(text).ok()?.parse().ok())
+        .and_then(|text| std::str::from_utf8(&narrow(text)).ok()?.parse().ok())
         .ok_or(StatementError::NoRow)
 }

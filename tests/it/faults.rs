@@ -72,8 +72,8 @@ fn pid(server: &Server) -> String {
 
 /// Sends a signal by name; whether there was somebody to send it to.
 fn kill(signal: &str, pid: &str) -> bool {
-    let status = Command::new("kill")
-        .args([&format!("-{signal}"), pid])
+    let status = Command::new("sh")
+        .args(["-c", r#"kill "$0" "$1""#, &format!("-{signal}"), pid])
         .stderr(std::process::Stdio::null())
         .status();
     status.unwrap().success()

@@ -404,8 +404,8 @@ async fn the_log_level_changes_while_running() {
     let signal = |name: &str| {
         let pid = child.id().to_string();
         assert!(
-            Command::new("kill")
-                .args([name, &pid])
+            Command::new("sh")
+                .args(["-c", r#"kill "$0" "$1""#, name, &pid])
                 .status()
                 .unwrap()
                 .success()

@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use tap::Tap;
 
-use crate::support::clients::{is_mariadb, on_every_server, root, value};
+use crate::support::clients::{connections, is_mariadb, on_every_server, root, value};
+use crate::support::eventually;
 use crate::support::servers::{self, Make, Server};
 use crate::support::sidepool::Sidepool;
 use crate::support::wire::{self, Login, ServerError, Wire};
@@ -24,6 +25,9 @@ const CACHING_SHA2: &str = "caching_sha2_password";
 const NEVER_RECHECKED: (&str, &str) = ("SIDEPOOL_AUTH__RECHECK", "1h");
 /// Every login is proved at the database.
 const ALWAYS_RECHECKED: (&str, &str) = ("SIDEPOOL_AUTH__RECHECK", "0s");
+
+/// Backend connections are closed as soon as they are idle.
+const SHORT_LIVED: (&str, &str) = ("SIDEPOOL_POOL__IDLE_TIMEOUT", "50ms");
 
 /// Creates an account anew; `how` follows its name.
 fn create(server: &Server, user: &str, how: &str) {
@@ -84,19 +88,12 @@ fn rejected(sidepool: &Sidepool, reason: &str) -> f64 {
     sidepool.metric("sidepool_client_connections_setup_failed_total", &label)
 }
 
-/// Ends all connections that the server has of that account.
-async fn kill_connections(server: &Server, user: &str) {
+/// Waits until Sidepool, started with [`SHORT_LIVED`], has no connection of that account. Killed ones would do as well,
+/// were it known when Sidepool can see their end.
+async fn no_connections(server: &Server, user: &str) {
     let mut root = root(server).await;
-    let sql = format!("SELECT id FROM information_schema.processlist WHERE user = '{user}'");
-    for row in root.query(&sql).await.rows() {
-        let id = String::from_utf8(row[0].clone().unwrap()).unwrap();
-        // It may have ended by itself.
-        root.query(&format!("KILL {id}")).await;
-    }
-    let count =
-        format!("SELECT COUNT(*) FROM information_schema.processlist WHERE user = '{user}'");
-    crate::support::eventually("all connections ended", async || {
-        value(&mut root, &count).await == "0"
+    eventually("no connections", async || {
+        connections(&mut root, user).await == 0
     })
     .await;
 }

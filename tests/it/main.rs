@@ -4,18 +4,20 @@
     clippy::unwrap_used,
     clippy::expect_used,
     unreachable_pub,
-    dead_code,
     reason = "tests"
 )]
 
+mod backends;
 mod bad_input;
 mod faults;
 mod harness;
 mod hazards;
 mod lifecycle;
+mod limits;
 mod login;
 mod pooling;
 mod regressions;
+mod relaying;
 mod state_faults;
 mod support;
 mod timeouts;

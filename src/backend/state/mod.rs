@@ -21,7 +21,7 @@ pub use read::{ReadError, ReadQuery, Reading, SchemaColumn};
 pub use replay::{DatabaseChange, Fit, Replay, Unreplayable, fit, replay};
 pub use store::{State, StateIds, StateStore};
 pub use transitions::KnownTransitions;
-pub use value::{ColumnKind, Value};
+pub use value::{ColumnKind, Value, narrow};
 pub use virtuals::{IdleTimeouts, Virtual};
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::catalog::{Catalog, VarId};
-use super::value::{ColumnKind, Value};
+use super::value::{ColumnKind, Value, narrow};
 use crate::protocol::packet::take_lenenc_str;
 
 /// Whether the selected database is read as well, in a last column.
@@ -153,6 +153,7 @@ fn split_row(mut payload: &[u8]) -> Option<Vec<Option<&[u8]>>> {
 }
 
 fn unhex(digits: &[u8]) -> Result<Bytes, ReadError> {
+    let digits = &*narrow(digits);
     let digit = |b: u8| (b as char).to_digit(16).and_then(|d| u8::try_from(d).ok());
     let byte = |pair: &[u8]| match *pair {
         [high, low] => Some(digit(high)? << 4 | digit(low)?),
@@ -175,7 +176,8 @@ mod tests {
         assert_eq!(unhex(b"617070").unwrap(), "app");
         assert_eq!(unhex(b"C3A9").unwrap(), "é");
         assert_eq!(unhex(b"617"), Err(ReadError::Schema));
-        assert_eq!(unhex(b"\x006\x001"), Err(ReadError::Schema));
+        assert_eq!(unhex(b"\x006\x001").unwrap(), "a", "in utf16");
+        assert_eq!(unhex(b"\x006\x0012"), Err(ReadError::Schema));
     }
 
     #[test]

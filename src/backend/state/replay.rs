@@ -150,17 +150,66 @@ fn assignments(from: &State, to: &State) -> Result<Vec<VarId>, Unreplayable> {
 fn set_sql(from: &State, to: &State, assignments: &[VarId]) -> Bytes {
     let quoting = quoting(from);
     let mut sql = BytesMut::from(&b"SET "[..]);
-    for (i, &id) in assignments.iter().enumerate() {
-        sql.put_slice(if i == 0 {
-            b"@@session."
-        } else {
-            b",@@session."
-        });
-        sql.put_slice(to.catalog().name(id).as_bytes());
+    let catalog = to.catalog();
+    let is_charset = |id| NAMES.contains(&catalog.name(id));
+    let names = set_names(to).filter(|_| assignments.iter().any(|&id| is_charset(id)));
+    let mut separator = &b"@@session."[..];
+    if let Some(names) = &names {
+        sql.put_slice(names.as_bytes());
+        separator = b",@@session.";
+    }
+    for &id in assignments {
+        if names.is_some() && is_charset(id) {
+            continue;
+        }
+        sql.put_slice(separator);
+        separator = b",@@session.";
+        sql.put_slice(catalog.name(id).as_bytes());
         sql.put_u8(b'=');
         to.get(id).put_literal(&mut sql, quoting);
     }
     sql.freeze()
+}
+
+/// What `SET NAMES` sets.
+const NAMES: [&str; 4] = [
+    "character_set_client",
+    "character_set_results",
+    "character_set_connection",
+    "collation_connection",
+];
+
+/// The `SET NAMES` that ends in this state, if one does. Column definitions name the collation that came
+/// with `character_set_results`, which no variable shows: after a login or a `SET NAMES` it is the one of
+/// `collation_connection`, after `character_set_results='utf8mb4'` it is the server's default.
+fn set_names(to: &State) -> Option<String> {
+    let values = NAMES.map(|name| to.get_named(name).and_then(Value::as_bytes));
+    let [
+        Some(client),
+        Some(results),
+        Some(connection),
+        Some(collation),
+    ] = values
+    else {
+        return None;
+    };
+    let is_of_charset = collation
+        .strip_prefix(client)
+        .is_some_and(|rest| rest.starts_with(b"_"));
+    let is_plain = |b: &u8| b.is_ascii_alphanumeric() || *b == b'_';
+    if client != results
+        || client != connection
+        || !is_of_charset
+        || !collation.iter().all(is_plain)
+    {
+        return None;
+    }
+    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+    Some(format!(
+        "NAMES {} COLLATE {}",
+        text(client),
+        text(collation)
+    ))
 }
 
 /// All literals of a `SET` are read under the charsets before it. Where `character_set_connection` is

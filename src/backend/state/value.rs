@@ -4,6 +4,7 @@
 //! literal must mean the same under every `sql_mode` and client charset, so only text of harmless
 //! ASCII is ever written; anything else cannot be replayed and pins the session that has it.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::{BufMut, BytesMut};
@@ -32,7 +33,7 @@ impl Value {
 
     /// The value of one column of a text-protocol row; `None` is SQL NULL.
     pub fn from_column(column: Option<&[u8]>, kind: ColumnKind) -> Self {
-        match (column, kind) {
+        match (column.map(narrow), kind) {
             (None, _) => Self::Null,
             (Some(text), ColumnKind::Number) => Self::number(text),
             (Some(bytes), ColumnKind::Text) => Self::text(bytes),
@@ -50,8 +51,7 @@ impl Value {
     /// True if `put_literal` writes something that sets exactly this value.
     ///
     /// Not so for text that is anything but harmless ASCII, nor for a number that does not look like
-    /// one (both happen when `character_set_results` is `utf16` or the like, which MariaDB 10.11 and
-    /// MySQL 9.7 allow: the row then arrives in that charset).
+    /// one.
     pub fn is_replayable(&self) -> bool {
         match self {
             Self::Null => true,
@@ -76,6 +76,19 @@ impl Value {
                 out.put_u8(b'\'');
             }
         }
+    }
+}
+
+/// ASCII text out of whichever charset it came in. With `character_set_results` at `utf16`, `utf16le`,
+/// `ucs2` or `utf32`, which MariaDB 10.11 and MySQL 9.7 allow, rows arrive with zero bytes around each
+/// letter. Text that is no ASCII is left as it is.
+pub fn narrow(text: &[u8]) -> Cow<'_, [u8]> {
+    let zeros = text.iter().filter(|&&byte| byte == 0).count();
+    let letters = text.len() - zeros;
+    let wide = zeros > 0 && (zeros == letters || zeros == 3 * letters) && text.is_ascii();
+    match wide {
+        true => text.iter().copied().filter(|&byte| byte != 0).collect(),
+        false => text.into(),
     }
 }
 
@@ -186,6 +199,18 @@ mod tests {
             "", "-", ".5", "1.", "\x001", "1 ", "0x10", "1;2", "nan", "1e",
         ] {
             assert!(!Value::number(bad).is_replayable(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn wide_charsets_are_undone() {
+        let number = |text: &[u8]| Value::from_column(Some(text), ColumnKind::Number);
+        assert_eq!(number(b"\x001\x002"), Value::number("12"));
+        assert_eq!(number(b"1\x002\x00"), Value::number("12"));
+        assert_eq!(number(b"\0\0\x001"), Value::number("1"));
+        assert_eq!(narrow(b"\0u\0t\0f\x001\x006"), &b"utf16"[..]);
+        for text in [&b"a\0b"[..], b"\0\xe9", b"", b"abc"] {
+            assert_eq!(narrow(text), text);
         }
     }
 

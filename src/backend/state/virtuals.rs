@@ -1,5 +1,7 @@
 //! Virtual variables: the client's wish is kept by its session, the backend's value is Sidepool's.
 
+use super::value::narrow;
+
 /// A virtual variable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Virtual {
@@ -40,7 +42,8 @@ impl IdleTimeouts {
 
     /// From the row that [`READ_SQL`](Self::READ_SQL) brings; `None` if it is another.
     pub fn from_row(row: &[Option<&[u8]>]) -> Option<Self> {
-        let number = |column: Option<&[u8]>| std::str::from_utf8(column?).ok()?.parse().ok();
+        let number =
+            |column: Option<&[u8]>| std::str::from_utf8(&narrow(column?)).ok()?.parse().ok();
         match *row {
             [wait, interactive] => Some(Self {
                 wait: number(wait)?,

@@ -400,7 +400,7 @@ async fn malformed_packets_are_answered_as_servers_do() {
         (b"\x06\0\0\x01abcdef", 2, bad_handshake),
         // From before 4.1.
         (b"\x0a\0\0\x01\0\0\0\0\0root\0", 2, bad_handshake),
-        (b"\xf0\xff\xff\x01zzzz", 1, too_large),
+        (b"\xf0\xff\xff\x01zzzz", 2, too_large),
         // TLS, not offered.
         (
             b"\x20\0\0\x01\0\x8a\0\0\0\0\0\0\x2d\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0",

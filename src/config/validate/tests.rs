@@ -41,6 +41,10 @@ const BROKEN: &[(&str, &str)] = &[
         "backend.monitor_user: not set, although",
     ),
     (
+        "backend.monitor_user = 'm'\npool.max_connections = 1",
+        "pool.max_connections: must be at least 2",
+    ),
+    (
         "client.handshake_timeout = '0s'",
         "client.handshake_timeout: must be longer",
     ),
@@ -156,10 +160,11 @@ fn values_made_in_code_are_checked_too() {
     );
 }
 
+/// Nothing that warns by itself.
+const QUIET: &str = "listener = [{ address = '127.0.0.1:3306' }]";
+
 #[test]
 fn warnings_by_what_causes_them() {
-    // Nothing that warns by itself.
-    const QUIET: &str = "listener = [{ address = '127.0.0.1:3306' }]";
     assert_eq!(valid(QUIET).warnings(), []);
     for (toml, subjects) in [
         ("", &["auth.allow", "listener[0].tls"][..]),
@@ -181,7 +186,24 @@ fn warnings_by_what_causes_them() {
             .collect();
         assert_eq!(found, subjects, "{toml}");
     }
+    for toml in [
+        "admin.address = '0.0.0.0:9136'\nadmin.token_file = '/t'",
+        "client.idle_timeout = '1m'\nclient.idle_mode = 'observe'",
+        "client.idle_timeout = '0s'",
+        "client.rule = [{ user = 'a' }, { on_pin = 'warn' }]",
+        "backend.tls = { mode = 'verify_ca', ca = '/ca' }",
+    ] {
+        assert_eq!(valid(&format!("{QUIET}\n{toml}")).warnings(), [], "{toml}");
+    }
+}
+
+#[test]
+fn each_doubtful_setting_warns_of_itself_alone() {
     for (toml, subject) in [
+        (
+            "backend.monitor_user = 'm'",
+            "backend.monitor_password_file",
+        ),
         ("admin.address = '0.0.0.0:9136'", "admin.token_file"),
         ("client.idle_timeout = '1m'", "client.idle_timeout"),
         (
@@ -213,14 +235,5 @@ fn warnings_by_what_causes_them() {
             .map(|w| w.subject)
             .collect();
         assert_eq!(found, [subject], "{toml}");
-    }
-    for toml in [
-        "admin.address = '0.0.0.0:9136'\nadmin.token_file = '/t'",
-        "client.idle_timeout = '1m'\nclient.idle_mode = 'observe'",
-        "client.idle_timeout = '0s'",
-        "client.rule = [{ user = 'a' }, { on_pin = 'warn' }]",
-        "backend.tls = { mode = 'verify_ca', ca = '/ca' }",
-    ] {
-        assert_eq!(valid(&format!("{QUIET}\n{toml}")).warnings(), [], "{toml}");
     }
 }

@@ -16,6 +16,21 @@ fn failure(result: Result<TestLease, TestError>) -> FakeError {
     }
 }
 
+/// Otherwise connections would be opened and closed for it until its time is up.
+#[tokio::test(start_paused = true)]
+async fn a_waiter_that_no_connection_serves_gets_the_one_opened_for_it() {
+    for connections in [1, 3] {
+        let (pool, server) = pool(at_most(connections));
+        let lease = borrow(&pool, 1, OUT_OF_REACH).await;
+        assert_eq!(lease.origin(), Origin::Dialed);
+        assert_eq!(server.dials(), 1);
+        lease.give_back();
+        let lease = borrow(&pool, 1, PLAIN).await;
+        assert_eq!(server.dials(), 1, "it serves others");
+        drop(lease);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn logins_in_flight_are_bounded() {
     let (pool, server) = pool(Limits {

@@ -25,6 +25,12 @@ pub(super) struct State {
 
 pub(super) const PLAIN: State = State { db: None, vars: 0 };
 
+/// What no connection can be brought to.
+pub(super) const OUT_OF_REACH: State = State {
+    db: None,
+    vars: u8::MAX,
+};
+
 pub(super) fn state(db: u8, vars: u8) -> State {
     State { db: Some(db), vars }
 }
@@ -168,6 +174,7 @@ impl PooledConnection for FakeConn {
         self.server.data().fit_calls += 1;
         match (self.state.db, wish.db) {
             (Some(_), None) => Fit::Unusable,
+            _ if *wish == OUT_OF_REACH => Fit::Unusable,
             _ if self.state == *wish => Fit::Equal,
             (mine, theirs) if mine == theirs => Fit::SameDatabase,
             _ => Fit::Usable,

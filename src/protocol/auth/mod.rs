@@ -6,11 +6,13 @@
 pub mod client;
 pub mod server;
 
+use aws_lc_rs::constant_time::verify_slices_are_equal;
 use bytes::{BufMut, Bytes, BytesMut};
 use zeroize::Zeroizing;
 
-/// A password in memory. It is wiped when dropped and never shown.
-#[derive(Clone, PartialEq, Eq)]
+/// A password or token in memory. It is wiped when dropped and never shown; comparing takes a time that depends on
+/// nothing but the lengths.
+#[derive(Clone)]
 pub struct Secret(Zeroizing<Box<[u8]>>);
 
 /// The authentication plugins that Sidepool can speak, by the name of their client half.
@@ -64,6 +66,14 @@ impl Secret {
         out
     }
 }
+
+impl PartialEq for Secret {
+    fn eq(&self, other: &Self) -> bool {
+        verify_slices_are_equal(&self.0, &other.0).is_ok()
+    }
+}
+
+impl Eq for Secret {}
 
 impl std::fmt::Debug for Secret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

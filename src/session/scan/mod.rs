@@ -4,17 +4,22 @@
 //! and what needs the session's own values in front. A false alarm costs a pin, a miss could cost
 //! a wrong answer, so every doubt is read as "may".
 
+mod area;
+mod calls;
 mod lexer;
+mod set;
 mod statement;
 #[cfg(test)]
 mod tests;
+mod whole;
 
 use std::ops::{BitOr, BitOrAssign};
 
 use aho_corasick::{AhoCorasick, AhoCorasickBuilder, AhoCorasickKind};
 
+pub use area::uses_tables;
 pub use lexer::{CharsetFamily, LexMode, Lexer, Token};
-pub use statement::{digest, uses_tables};
+pub use statement::digest;
 
 /// What a statement may do or need; a set.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -89,6 +94,8 @@ flags! {
     LASTVAL = 27;
     /// `XA …`
     XA = 28;
+    /// A `SET` to `DEFAULT`.
+    DEFAULT = 29;
 }
 
 impl Flags {

@@ -1,6 +1,9 @@
 //! From tokens to findings, statement by statement.
 
+use super::calls::{has_adjacent_variable, only_reads};
 use super::lexer::{LexMode, Lexer, Token};
+use super::set::{contains, set_flags};
+use super::whole::classify_whole;
 use super::{Findings, Flags, Whole};
 
 /// What a statement's first word tells when nothing alarming is in the text; `None` when the first
@@ -94,67 +97,6 @@ fn classify_all(sql: &[u8], tokens: &[Token<'_>]) -> Findings {
     Findings { flags, whole }
 }
 
-/// Whether a statement may use a table; on MariaDB only such a statement empties the diagnostics
-/// area (measured on 10.11).
-pub fn uses_tables(sql: &[u8], mode: LexMode) -> bool {
-    let mut tokens = Lexer::new(sql, mode).filter(|token| *token != Token::Punct(b'('));
-    let Some(Token::Word(first)) = tokens.next() else {
-        return true;
-    };
-    let is = |token: &Token<'_>, words: &[&str]| match token {
-        Token::Word(word) => words
-            .iter()
-            .any(|w| word.eq_ignore_ascii_case(w.as_bytes())),
-        _ => false,
-    };
-    match &first.to_ascii_lowercase()[..] {
-        b"select" | b"do" | b"set" | b"values" | b"with" | b"explain" => loop {
-            // DUAL is no table.
-            match tokens.next() {
-                None => return false,
-                Some(token) if is(&token, &["into", "insert", "update", "replace"]) => return true,
-                Some(token) if is(&token, &["from"]) => {
-                    if !tokens.next().is_some_and(|next| is(&next, &["dual"])) {
-                        return true;
-                    }
-                }
-                Some(_) => {}
-            }
-        },
-        b"show" => {
-            let mut what = tokens.next();
-            if what.is_some_and(|t| is(&t, &["full"])) {
-                what = tokens.next();
-            }
-            match what {
-                Some(what) if is(&what, &["create"]) => !tokens
-                    .next()
-                    .is_some_and(|t| is(&t, &["database", "schema"])),
-                Some(what) => !is(
-                    &what,
-                    &[
-                        "processlist",
-                        "grants",
-                        "privileges",
-                        "profiles",
-                        "profile",
-                        "warnings",
-                        "errors",
-                        "count",
-                    ],
-                ),
-                None => true,
-            }
-        }
-        b"alter" => !tokens
-            .next()
-            .is_some_and(|t| is(&t, &["database", "schema"])),
-        b"use" | b"begin" | b"start" | b"commit" | b"rollback" | b"savepoint" | b"release"
-        | b"xa" | b"unlock" | b"help" | b"prepare" | b"deallocate" | b"kill" => false,
-        _ => true,
-    }
-}
-
 /// The statement without its literals and comments, cut to 200 characters: fit for a log.
 pub fn digest(sql: &[u8], mode: LexMode) -> String {
     const MAX: usize = 200;
@@ -206,36 +148,6 @@ fn classify_one(tokens: &[Token<'_>]) -> Flags {
     head
 }
 
-/// Whether a sign directly behind a name or string, as in `SELECT@a`, is a user variable's. In
-/// statements about accounts it is so behind a keyword only.
-fn has_adjacent_variable(tokens: &[Token<'_>]) -> bool {
-    const KEYWORDS: &[&str] = &[
-        "select", "set", "where", "and", "or", "xor", "not", "in", "by", "having", "on", "then",
-        "when", "else", "case", "between", "like", "regexp", "rlike", "is", "as", "into", "values",
-        "value", "limit", "offset", "distinct", "all", "return", "using", "div", "mod", "binary",
-        "from", "interval", "do", "call",
-    ];
-    let of_accounts = match word_at(tokens, 0).unwrap_or_default().to_ascii_lowercase()[..] {
-        [] => false,
-        ref head => match head {
-            b"create" | b"alter" | b"drop" | b"grant" | b"revoke" | b"rename" | b"show"
-            | b"kill" => true,
-            b"set" => is_word(tokens, 1, b"password") || is_word(tokens, 1, b"default"),
-            _ => false,
-        },
-    };
-    tokens.windows(2).any(|pair| match pair {
-        [Token::Word(word), Token::Punct(b'@')] => {
-            let keyword = KEYWORDS
-                .iter()
-                .any(|known| word.eq_ignore_ascii_case(known.as_bytes()));
-            keyword || !of_accounts
-        }
-        [_, Token::Punct(b'@')] => !of_accounts,
-        _ => false,
-    })
-}
-
 /// What a word tells wherever it stands.
 fn word_flags(word: &[u8]) -> Flags {
     // The shortest word below has seven letters; most words of a statement end here.
@@ -269,7 +181,7 @@ fn word_flags(word: &[u8]) -> Flags {
 const ANYTHING: Flags = Flags(Flags::WRITE.0 | Flags::INSERT.0);
 
 /// What the statement's first words tell.
-fn head_flags(tokens: &[Token<'_>]) -> Flags {
+pub(super) fn head_flags(tokens: &[Token<'_>]) -> Flags {
     let Some(first) = word_at(tokens, 0) else {
         return ANYTHING;
     };
@@ -301,81 +213,6 @@ fn head_flags(tokens: &[Token<'_>]) -> Flags {
     }
 }
 
-/// Whether the statement reads and shows, and calls no function that is not known to do just that.
-fn only_reads(tokens: &[Token<'_>]) -> bool {
-    let first = word_at(tokens, 0).unwrap_or_default();
-    let reads = [&b"select"[..], b"show"]
-        .iter()
-        .any(|head| first.eq_ignore_ascii_case(head));
-    let calls_unknown = tokens.windows(2).any(|pair| match pair {
-        [Token::Word(word), Token::Punct(b'(')] => !is_harmless_call(word),
-        [Token::Quoted(_), Token::Punct(b'(')] => true,
-        _ => false,
-    });
-    reads && !calls_unknown && !has_word(tokens, b"into")
-}
-
-/// Keywords that a parenthesis may follow, and functions of both servers without effects.
-fn is_harmless_call(word: &[u8]) -> bool {
-    const WORDS: &[&str] = &[
-        "select",
-        "where",
-        "in",
-        "and",
-        "or",
-        "not",
-        "like",
-        "on",
-        "as",
-        "from",
-        "any",
-        "all",
-        "exists",
-        "by",
-        "when",
-        "then",
-        "else",
-        "values",
-        "concat",
-        "concat_ws",
-        "lower",
-        "upper",
-        "lcase",
-        "ucase",
-        "cast",
-        "convert",
-        "count",
-        "min",
-        "max",
-        "if",
-        "ifnull",
-        "nullif",
-        "coalesce",
-        "substring",
-        "substr",
-        "left",
-        "right",
-        "replace",
-        "length",
-        "char_length",
-        "hex",
-        "version",
-        "database",
-        "schema",
-        "user",
-        "current_user",
-        "now",
-        "trim",
-        "find_in_set",
-        "group_concat",
-        "json_object",
-        "json_array",
-    ];
-    WORDS
-        .iter()
-        .any(|known| word.eq_ignore_ascii_case(known.as_bytes()))
-}
-
 fn show_flags(tokens: &[Token<'_>]) -> Flags {
     let mut flags = Flags::NONE;
     if [&b"warnings"[..], b"errors", b"count"]
@@ -390,178 +227,17 @@ fn show_flags(tokens: &[Token<'_>]) -> Flags {
     flags
 }
 
-fn set_flags(tokens: &[Token<'_>]) -> Flags {
-    let scope = match sets_globals(tokens) {
-        true => Flags::SET | Flags::GLOBAL,
-        false => Flags::SET,
-    };
-    scope
-        | match &word_at(tokens, 1).unwrap_or_default().to_ascii_lowercase()[..] {
-            b"role" => Flags::ROLE,
-            b"default" if is_word(tokens, 2, b"role") => Flags::ROLE,
-            b"session" if is_word(tokens, 2, b"authorization") => Flags::ROLE,
-            b"resource" => Flags::LOCK,
-            b"password" => Flags::NONE,
-            // MariaDB's SET STATEMENT … FOR stmt: the statement proper begins behind FOR.
-            b"statement" => {
-                let is_for =
-                    |t: &Token<'_>| matches!(t, Token::Word(w) if w.eq_ignore_ascii_case(b"for"));
-                let inner = tokens
-                    .iter()
-                    .position(is_for)
-                    .map_or(&[][..], |at| &tokens[at + 1..]);
-                head_flags(inner).without(Flags::PLAIN_SET)
-            }
-            _ if is_plain_set(&tokens[1..]) => Flags::PLAIN_SET,
-            // An expression may call a function that inserts.
-            _ => Flags::WRITE | Flags::INSERT,
-        }
-}
-
-/// Whether a `SET` of these tokens changes variables of the server.
-fn sets_globals(tokens: &[Token<'_>]) -> bool {
-    tokens.iter().any(|token| match token {
-        Token::Word(word) => ["global", "persist", "persist_only"]
-            .iter()
-            .any(|scope| word.eq_ignore_ascii_case(scope.as_bytes())),
-        _ => false,
-    })
-}
-
-/// Whether `text` contains `word` (lower case) in any case.
-fn contains(text: &[u8], word: &[u8]) -> bool {
-    text.windows(word.len())
-        .any(|window| window.eq_ignore_ascii_case(word))
-}
-
-/// Whether the text behind `SET` only assigns literals to session variables.
-fn is_plain_set(tokens: &[Token<'_>]) -> bool {
-    tokens
-        .split(|token| *token == Token::Punct(b','))
-        .all(is_plain_assignment)
-}
-
-fn is_plain_assignment(tokens: &[Token<'_>]) -> bool {
-    let mut rest = tokens;
-    if is_word(rest, 0, b"names") {
-        let collated = rest.len() == 4 && is_word(rest, 2, b"collate") && is_literal(&rest[3..]);
-        return is_literal(rest.get(1..2).unwrap_or_default()) && (rest.len() == 2 || collated);
-    }
-    if rest.first() == Some(&Token::SystemVariable) {
-        rest = &rest[1..];
-        match rest {
-            [Token::Word(scope), Token::Punct(b'.'), name @ ..] if is_session_scope(scope) => {
-                rest = name
-            }
-            [Token::Word(_), Token::Punct(b'.'), ..] => return false,
-            _ => {}
-        }
-    } else if let [Token::Word(scope), name @ ..] = rest
-        && is_session_scope(scope)
-    {
-        rest = name;
-    }
-    match rest {
-        [
-            Token::Word(_),
-            Token::Punct(b'=') | Token::Assign,
-            value @ ..,
-        ] => is_literal(value),
-        _ => false,
-    }
-}
-
-fn is_session_scope(word: &[u8]) -> bool {
-    word.eq_ignore_ascii_case(b"session") || word.eq_ignore_ascii_case(b"local")
-}
-
-/// A value that is the same whenever it is assigned; `DEFAULT` is not: it is today's global.
-fn is_literal(tokens: &[Token<'_>]) -> bool {
-    match tokens {
-        [Token::Str | Token::Number(_)] => true,
-        [Token::Punct(b'-'), Token::Number(_)] => true,
-        [Token::Number(_), Token::Punct(b'.'), Token::Number(_)] => true,
-        [Token::Word(word)] => !word.eq_ignore_ascii_case(b"default"),
-        _ => false,
-    }
-}
-
-/// What the statement is as a whole.
-fn classify_whole(tokens: &[Token<'_>]) -> Whole {
-    match tokens {
-        [Token::Word(show), Token::Word(what)] if show.eq_ignore_ascii_case(b"show") => {
-            if what.eq_ignore_ascii_case(b"warnings") {
-                Whole::ShowWarnings
-            } else if what.eq_ignore_ascii_case(b"errors") {
-                Whole::ShowErrors
-            } else {
-                Whole::Ordinary
-            }
-        }
-        [
-            Token::Word(show),
-            Token::Word(count),
-            Token::Punct(b'('),
-            Token::Punct(b'*'),
-            Token::Punct(b')'),
-            Token::Word(what),
-        ] if show.eq_ignore_ascii_case(b"show") && count.eq_ignore_ascii_case(b"count") => {
-            if what.eq_ignore_ascii_case(b"warnings") {
-                Whole::CountWarnings
-            } else if what.eq_ignore_ascii_case(b"errors") {
-                Whole::CountErrors
-            } else {
-                Whole::Ordinary
-            }
-        }
-        [
-            Token::Word(select),
-            Token::Word(function),
-            Token::Punct(b'('),
-            Token::Punct(b')'),
-        ] if select.eq_ignore_ascii_case(b"select")
-            && function.eq_ignore_ascii_case(b"row_count") =>
-        {
-            Whole::RowCount
-        }
-        [Token::Word(kill), rest @ ..] if kill.eq_ignore_ascii_case(b"kill") => classify_kill(rest),
-        _ => Whole::Ordinary,
-    }
-}
-
-fn classify_kill(mut rest: &[Token<'_>]) -> Whole {
-    let mut query = false;
-    while let [Token::Word(word), more @ ..] = rest {
-        query |= word.eq_ignore_ascii_case(b"query");
-        let known = [&b"hard"[..], b"soft", b"connection", b"query"];
-        if !known.iter().any(|k| word.eq_ignore_ascii_case(k)) {
-            return Whole::Ordinary;
-        }
-        rest = more;
-    }
-    let [Token::Number(digits)] = rest else {
-        return Whole::Ordinary;
-    };
-    match std::str::from_utf8(digits)
-        .ok()
-        .and_then(|text| text.parse().ok())
-    {
-        Some(id) => Whole::Kill { id, query },
-        None => Whole::Ordinary,
-    }
-}
-
-fn word_at<'a>(tokens: &[Token<'a>], at: usize) -> Option<&'a [u8]> {
+pub(super) fn word_at<'a>(tokens: &[Token<'a>], at: usize) -> Option<&'a [u8]> {
     match tokens.get(at) {
         Some(Token::Word(word)) => Some(word),
         _ => None,
     }
 }
 
-fn is_word(tokens: &[Token<'_>], at: usize, word: &[u8]) -> bool {
+pub(super) fn is_word(tokens: &[Token<'_>], at: usize, word: &[u8]) -> bool {
     word_at(tokens, at).is_some_and(|found| found.eq_ignore_ascii_case(word))
 }
 
-fn has_word(tokens: &[Token<'_>], word: &[u8]) -> bool {
+pub(super) fn has_word(tokens: &[Token<'_>], word: &[u8]) -> bool {
     (0..tokens.len()).any(|at| is_word(tokens, at, word))
 }

@@ -10,7 +10,7 @@ use crate::support::clients::*;
 use crate::support::eventually;
 use crate::support::servers::Server;
 use crate::support::sidepool::Sidepool;
-use crate::support::wire::{Login, Wire};
+use crate::support::wire::{LOCAL_FILES, Login, Reply, Wire};
 
 on_every_server! {
     the_statement_of_a_client_that_closed_is_killed => closed_in_statement;
@@ -18,6 +18,8 @@ on_every_server! {
     several_abandoned_statements_are_killed_though_the_pool_is_full => many_in_statements;
     a_client_that_leaves_in_the_middle_of_a_result_frees_its_place => left_in_result;
     a_client_that_takes_nothing_does_not_keep_its_place => takes_nothing;
+    a_client_that_stops_in_a_large_statement_does_not_keep_its_place => stalled_upload;
+    a_client_that_owes_a_file_does_not_keep_its_place => owes_a_file;
     a_statement_whose_client_left_the_queue_is_not_run => left_in_queue;
     the_transaction_of_a_client_that_left_is_rolled_back => left_in_transaction;
     half_a_command_does_no_harm => half_a_command;
@@ -223,11 +225,68 @@ async fn takes_nothing(server: &Server) {
                SELECT /* f_frozen */ REPEAT('x', 1000) FROM n a, n b";
     frozen.command(3, sql.as_bytes()).await;
     frozen.read_packet().await.unwrap();
-    let mut other = client_as(&sidepool, user).await;
-    let answer = timeout(Duration::from_secs(12), other.query("SELECT 7")).await;
-    assert_eq!(answer.expect("the place is free").text(), "7");
+    place_comes_free(&sidepool, user).await;
     let mut looking = root(server).await;
     assert!(connections(&mut looking, user).await <= 1);
     assert_calm(&sidepool);
     drop(frozen);
+}
+
+async fn stalled_upload(server: &Server) {
+    let user = "f_upload";
+    account(server, user);
+    let sidepool = Sidepool::start(
+        server,
+        &[
+            ("SIDEPOOL_POOL__MAX_CONNECTIONS", "1"),
+            ("SIDEPOOL_CLIENT__PINNED_IDLE_TIMEOUT", "1s"),
+            ("SIDEPOOL_CLIENT__IDLE_TRANSACTION_TIMEOUT", "1s"),
+        ],
+    );
+    for before in ["DO 0", "BEGIN"] {
+        let mut stalled = client_as(&sidepool, user).await;
+        stalled.run(before).await;
+        // A packet of 16 MiB, which is not the last one, and the first bytes of it.
+        stalled
+            .send_raw(b"\xff\xff\xff\0\x03SELECT 'too large to be held")
+            .await
+            .unwrap();
+        place_comes_free(&sidepool, user).await;
+        let ended = timeout(Duration::from_secs(5), super::last_words(&mut stalled)).await;
+        assert!(ended.is_ok(), "its connection ends");
+    }
+}
+
+async fn owes_a_file(server: &Server) {
+    let user = "f_file";
+    account(server, user);
+    server.database("t_fault_file");
+    server.root("CREATE TABLE t_fault_file.t (a TEXT) ENGINE=InnoDB");
+    let sidepool = Sidepool::sharing(server, 1);
+    let address = sidepool.address();
+    let login = Login {
+        user,
+        with: LOCAL_FILES,
+        ..Login::to(&address)
+    };
+    let mut owes = Wire::connect(&login).await.unwrap();
+    owes.run("SET SESSION net_read_timeout = 1").await;
+    let reply = owes
+        .query("LOAD DATA LOCAL INFILE 'x' INTO TABLE t_fault_file.t")
+        .await;
+    assert!(matches!(reply, Reply::LocalInfile(_)), "{reply:?}");
+    // Some of it comes, and no end.
+    owes.send(2, b"first\nsecond\n").await;
+    place_comes_free(&sidepool, user).await;
+    let mut other = client_as(&sidepool, user).await;
+    let count = value(&mut other, "SELECT COUNT(*) FROM t_fault_file.t").await;
+    assert_eq!(count, "0");
+}
+
+/// The one connection there is can be had again.
+async fn place_comes_free(sidepool: &Sidepool, user: &str) {
+    let mut other = client_as(sidepool, user).await;
+    let answer = timeout(Duration::from_secs(12), other.query("SELECT 7")).await;
+    assert_eq!(answer.expect("the place is free").text(), "7");
+    assert_calm(sidepool);
 }

@@ -36,11 +36,11 @@ async fn costs_nothing(server: &Server) {
 
 async fn withdrawn(server: &Server) {
     create(server, "l_gone", &identified_by("old"));
-    let sidepool = Sidepool::start(server, &[NEVER_RECHECKED]);
+    let sidepool = Sidepool::start(server, &[NEVER_RECHECKED, SHORT_LIVED]);
     let mut a = connect(&sidepool, "l_gone", "old").await.unwrap();
     let mut b = connect(&sidepool, "l_gone", "old").await.unwrap();
     server.root("ALTER USER 'l_gone'@'%' IDENTIFIED BY 'new'");
-    kill_connections(server, "l_gone").await;
+    no_connections(server, "l_gone").await;
     let Reply::Err(error) = a.query("SELECT 1").await else {
         panic!("the old password opened a connection")
     };
@@ -58,20 +58,19 @@ async fn withdrawn(server: &Server) {
 
 async fn pool_proves(server: &Server) {
     create(server, "l_pool", &identified_by("first"));
-    let tap = Tap::to(server.address(), Vec::new());
-    let sidepool = Sidepool::launch(
-        &tap.address(),
+    let sidepool = Sidepool::start(
+        server,
         &[
             NEVER_RECHECKED,
+            SHORT_LIVED,
             ("SIDEPOOL_AUTH__USER__0__NAME", "l_pool"),
             ("SIDEPOOL_AUTH__USER__0__PASSWORD_ENV", "PRELOADED"),
             ("PRELOADED", "second"),
         ],
     );
-    sidepool.wait_ready();
     let mut a = connect(&sidepool, "l_pool", "first").await.unwrap();
     server.root("ALTER USER 'l_pool'@'%' IDENTIFIED BY 'second'");
-    kill_connections(server, "l_pool").await;
+    no_connections(server, "l_pool").await;
     // Its own password is denied, and the other that is known opens the connection.
     a.query("SELECT 1").await;
     closed(&mut a).await;
@@ -167,7 +166,7 @@ async fn an_account_blocked_by_others_failures_keeps_its_clients() {
     let server = servers::shared(Make::MySql);
     let how = "IDENTIFIED BY 'right' FAILED_LOGIN_ATTEMPTS 1 PASSWORD_LOCK_TIME 1";
     create(server, "l_blocked", how);
-    let sidepool = Sidepool::start(server, &[NEVER_RECHECKED]);
+    let sidepool = Sidepool::start(server, &[NEVER_RECHECKED, SHORT_LIVED]);
     let mut a = connect(&sidepool, "l_blocked", "right").await.unwrap();
     let direct = server.address();
     let guess = Login {
@@ -176,7 +175,7 @@ async fn an_account_blocked_by_others_failures_keeps_its_clients() {
         ..Login::to(&direct)
     };
     assert_eq!(Wire::connect(&guess).await.err().unwrap().code, 3955);
-    kill_connections(server, "l_blocked").await;
+    no_connections(server, "l_blocked").await;
     let refused = a.query("SELECT 1").await.err();
     assert_eq!(refused.code, 3955, "{refused:?}");
     server.root("ALTER USER 'l_blocked'@'%' ACCOUNT UNLOCK");
@@ -210,8 +209,8 @@ async fn users(server: &Server) {
     );
     fs::write(&file, text).unwrap();
     let tap = Tap::to(server.address(), Vec::new());
-    let backends = [("SIDEPOOL_BACKEND__ADDRESSES", &tap.address()[..])];
-    let sidepool = Sidepool::with_file(server, &file, &backends);
+    let backends = ("SIDEPOOL_BACKEND__ADDRESSES", &tap.address()[..]);
+    let sidepool = Sidepool::with_file(server, &file, &[backends, SHORT_LIVED]);
     let before = tap.total();
     assert_eq!(refusal(&sidepool, "l_unlisted", "one").await.code, 1045);
     assert_eq!(refusal(&sidepool, "l_user", "two").await.code, 1045);
@@ -221,7 +220,7 @@ async fn users(server: &Server) {
     fs::write(&secret, "two\n").unwrap();
     sidepool.signal("HUP");
     sidepool.wait("reloaded", |s| s.log().contains("settings reloaded"));
-    kill_connections(server, "l_user").await;
+    no_connections(server, "l_user").await;
     for at_database in ["one", "two"] {
         let alter = format!("ALTER USER 'l_user'@'%' IDENTIFIED BY '{at_database}'");
         server.root(&alter);
@@ -229,7 +228,7 @@ async fn users(server: &Server) {
             let mut client = connect(&sidepool, "l_user", password).await.unwrap();
             assert_eq!(value(&mut client, "SELECT 1").await, "1");
         }
-        kill_connections(server, "l_user").await;
+        no_connections(server, "l_user").await;
     }
     assert_eq!(refusal(&sidepool, "l_user", "three").await.code, 1045);
 }

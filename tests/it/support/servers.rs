@@ -5,6 +5,7 @@
 //! that waits for the test process's end on its standard input, so nothing is left behind even when
 //! a test aborts.
 
+use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -113,7 +114,8 @@ impl Server {
         ));
     }
 
-    /// Stops the server as an administrator would, and waits for its end.
+    /// Stops the server as an administrator would, and waits for its end. Its data stay for
+    /// [`restart`](Self::restart) until this is dropped.
     pub fn stop(&self) {
         let mut child = self.child.lock().unwrap();
         drop(child.stdin.take());
@@ -174,6 +176,20 @@ impl Server {
     }
 }
 
+/// A server of a test's own goes with the test. Shared ones are statics, which are never dropped: the
+/// shell above them sees the process's end.
+impl Drop for Server {
+    /// Nobody waits for its end: the shell above it cleans up.
+    fn drop(&mut self) {
+        let stdin = self.child.lock().ok().and_then(|mut c| c.stdin.take());
+        match stdin {
+            Some(mut stdin) => drop(stdin.write_all(b"gone")),
+            // It was stopped; only its files are left.
+            None => drop(std::fs::remove_dir_all(&self.dir)),
+        }
+    }
+}
+
 fn fresh_dir(make: Make) -> PathBuf {
     let name = format!("sidepool-{make:?}-").to_lowercase();
     let dir = tempfile::Builder::new()
@@ -181,10 +197,10 @@ fn fresh_dir(make: Make) -> PathBuf {
         .tempdir()
         .unwrap()
         .keep();
-    if is_root() && make == Make::MariaDb {
+    if make == Make::MariaDb {
         assert!(
             Command::new("chown")
-                .arg("mysql")
+                .arg(run_as())
                 .arg(&dir)
                 .status()
                 .unwrap()
@@ -228,8 +244,8 @@ fn initialise(make: Make, dir: &Path) {
     );
 }
 
-/// Starts the server below a shell that ends it and removes nothing when its standard input closes;
-/// the last server of a directory is followed by its removal.
+/// Starts the server below a shell that ends it when its standard input closes. The files stay, for a
+/// restart, unless the word "gone" came first or the test process has ended.
 fn launch(make: Make, dir: &Path, port: u16, options: &[&str]) -> Child {
     let program = match make {
         Make::MariaDb => tool("SIDEPOOL_TEST_MARIADBD", "mariadbd"),
@@ -239,10 +255,13 @@ fn launch(make: Make, dir: &Path, port: u16, options: &[&str]) -> Child {
         dir=$1; keeper=$2; shift 2
         "$@" >>"$dir/out.log" 2>&1 </dev/null &
         server=$!
-        cat >/dev/null
-        kill "$server" 2>/dev/null
-        wait "$server"
-        kill -0 "$keeper" 2>/dev/null || rm -rf "$dir"
+        if [ "$(cat)" = gone ]; then
+            kill -9 "$server"; wait "$server"; rm -rf "$dir"
+        else
+            kill "$server" 2>/dev/null
+            wait "$server"
+            kill -0 "$keeper" 2>/dev/null || rm -rf "$dir"
+        fi
     "#;
     let mut command = Command::new("setsid");
     command
@@ -277,15 +296,17 @@ fn tool(variable: &str, fallback: &str) -> PathBuf {
     std::env::var_os(variable).map_or_else(|| PathBuf::from(fallback), PathBuf::from)
 }
 
-fn is_root() -> bool {
-    run_as() == "mysql"
-}
-
-/// mariadbd refuses to run as root; as an ordinary user it runs as that user.
+/// The account that mariadbd runs under: one's own, but root's servers drop to `mysql` where there is
+/// such an account. The packages that hold the programs alone make none.
 fn run_as() -> String {
-    let id = Command::new("id").arg("-un").output().unwrap();
-    match String::from_utf8(id.stdout).unwrap().trim() {
-        "root" => "mysql".to_owned(),
+    let id = |arguments: &[&str]| {
+        let out = Command::new("id").args(arguments).output().unwrap();
+        out.status
+            .success()
+            .then(|| String::from_utf8(out.stdout).unwrap().trim().to_owned())
+    };
+    match id(&["-un"]).unwrap().as_str() {
+        "root" => id(&["-un", "mysql"]).unwrap_or_else(|| "root".to_owned()),
         user => user.to_owned(),
     }
 }

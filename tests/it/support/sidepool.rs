@@ -139,12 +139,12 @@ impl Sidepool {
             .sum()
     }
 
-    /// Sends a signal by name, as `kill -NAME` does.
+    /// Sends a signal by name, as `kill -NAME` does: a shell's own, since not every machine has the program.
     pub fn signal(&self, name: &str) {
         let pid = self.pid().to_string();
         assert!(
-            Command::new("kill")
-                .args([&format!("-{name}"), &pid])
+            Command::new("sh")
+                .args(["-c", r#"kill "$0" "$1""#, &format!("-{name}"), &pid])
                 .status()
                 .unwrap()
                 .success()

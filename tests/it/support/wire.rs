@@ -333,12 +333,14 @@ impl Wire {
     pub async fn send(&mut self, seq: u8, payload: &[u8]) {
         let mut out = BytesMut::new();
         put_packet(&mut out, seq, payload);
-        self.stream.write_all(&out).await.unwrap();
+        self.send_raw(&out).await.unwrap();
     }
 
     /// Writes raw bytes.
     pub async fn send_raw(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.stream.write_all(bytes).await
+        self.stream.write_all(bytes).await?;
+        // Under TLS the last of it may still wait for the socket.
+        self.stream.flush().await
     }
 
     /// Writes a command.
@@ -350,11 +352,6 @@ impl Wire {
     pub async fn quit(mut self) {
         self.command(1, b"").await;
         assert!(self.read_packet().await.is_err(), "an answer to COM_QUIT");
-    }
-
-    /// Ends the client's side of the stream.
-    pub async fn shutdown(&mut self) -> io::Result<()> {
-        self.stream.shutdown().await
     }
 
     /// Reads at most `limit` bytes of whatever comes and forgets them; 0 at the end of the stream.
