@@ -14,6 +14,7 @@ use crate::backend::dialer::{DialError, Dialer};
 use crate::backend::route::{Placement, Route};
 use crate::backend::state::replay;
 use crate::backend::target::{Target, TargetError};
+use crate::metrics::Outcome;
 use crate::pool::{BorrowError, Connector, Lease};
 use crate::reason::RetireReason;
 use crate::relay::ErrorInfo;
@@ -204,10 +205,12 @@ impl Session {
                 let schema = lease.state.schema().cloned();
                 lease.state = self.carried.state.with_schema(schema.as_deref());
                 self.values = Values::Accepted;
+                self.context.metrics.sessions.replays.inc(Outcome::Ok);
                 Ok(true)
             }
             Err(StatementError::Own(OwnError::Server(error))) => {
                 info!(client = self.me.id(), %error, "session state is not accepted by the new server");
+                self.context.metrics.sessions.replays.inc(Outcome::Failed);
                 self.let_go(RetireReason::ReplayFailed);
                 Err(Trouble::ReplayFailed(error))
             }
@@ -217,6 +220,11 @@ impl Session {
                 Ok(false)
             }
         }
+    }
+
+    /// Whether the server that serves the session has not accepted its values yet.
+    pub(super) fn has_untried_values(&self) -> bool {
+        self.values == Values::Untried
     }
 
     /// The session's values are no longer known to be accepted.

@@ -40,8 +40,8 @@ impl Session {
                 self.me.set_identity(login.identity.clone());
                 self.me.set_database(login.state.schema().cloned());
                 self.login = login;
-                self.rules = None;
                 self.placed_by_login();
+                self.rules = None;
                 self.answer_ok().await
             }
             // Servers end a connection whose change of user is refused.
