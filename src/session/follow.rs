@@ -222,6 +222,11 @@ impl Session {
         }
     }
 
+    /// Whether the server that serves the session has not accepted its values yet.
+    pub(super) fn has_untried_values(&self) -> bool {
+        self.values == Values::Untried
+    }
+
     /// The session's values are no longer known to be accepted.
     pub(super) const fn untry_values(&mut self) {
         self.values = Values::Untried;

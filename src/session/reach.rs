@@ -29,7 +29,7 @@ impl Session {
     /// Brings the connection just borrowed into the session's state. What cannot fail is only
     /// appended to its output.
     pub(super) async fn replay(&mut self) -> Result<Replayed, Trouble> {
-        if !self.try_values().await? {
+        if self.has_untried_values() && !Box::pin(self.try_values()).await? {
             return Ok(Replayed::Again);
         }
         let Some(hold) = &mut self.hold else {
