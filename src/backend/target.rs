@@ -380,7 +380,8 @@ fn limits(settings: &Settings, server: &ServerLimits) -> Limits {
     };
     Limits {
         max_connections: max_connections.max(least),
-        max_idle: percent(max_connections, settings.max_idle_percent),
+        // Rounded up: a pool of one may keep its connection.
+        max_idle: (max_connections * usize::from(settings.max_idle_percent)).div_ceil(100),
         min_idle: settings.min_idle,
         idle_timeout: settings.idle_timeout,
         max_lifetime: settings.max_lifetime,

@@ -398,9 +398,9 @@ impl<C: Connector> Inner<C> {
         self.schedule(later);
     }
 
-    /// Closes the least recently used idle connections beyond the cap.
+    /// Closes what is idle where nothing may be. Beyond any other cap, `maintain` closes.
     pub(super) fn cap_idle(&mut self, later: &mut Later<C>) {
-        while self.shelves.idle_len() > self.limits.max_idle {
+        while self.limits.max_idle == 0 && self.shelves.idle_len() > 0 {
             let Some(entry) = self.shelves.take_oldest() else {
                 break;
             };

@@ -8,7 +8,8 @@ pub struct Limits {
     /// Connections at the server at any time: idle, borrowed, dialing, closing and reserved slots.
     /// At least 1.
     pub max_connections: usize,
-    /// Idle connections over all keys; beyond it the least recently used one is closed.
+    /// Idle connections over all keys; beyond it the least recently used ones are closed, after they
+    /// were not needed for a few seconds. 0: a connection is closed when it is returned.
     pub max_idle: usize,
     /// Idle connections kept warm, see [`maintain`](super::Pool::maintain).
     pub min_idle: usize,

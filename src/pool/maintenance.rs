@@ -17,6 +17,11 @@ const ROUND: Duration = Duration::from_millis(250);
 /// The shortest, so that connections due one after the other are closed in one round.
 const SHORTEST_ROUND: Duration = Duration::from_millis(50);
 
+/// How long a connection beyond `max_idle` must have been unused before it is closed. Under load the
+/// number of idle ones passes the cap many times a second, and each login would be for nothing
+/// (386 in 3 s were seen, with 16 clients on 16 connections and a cap of 8).
+const SURPLUS: Duration = Duration::from_secs(10);
+
 impl<C: Connector> Pool<C> {
     /// Runs until `shutdown`: retires idle connections that are idle too long, too old, or would
     /// soon pass the server's `wait_timeout`, and keeps `min_idle` of them warm.
@@ -46,6 +51,7 @@ impl<C: Connector> Inner<C> {
     /// Retires what is due; returns when the next idle connection will be.
     fn sweep(&mut self, now: Instant, later: &mut Later<C>) -> Option<Instant> {
         let limits = self.limits;
+        let surplus = self.shelves.idle_len().saturating_sub(limits.max_idle);
         let exempt_from = self.shelves.idle_len().saturating_sub(limits.min_idle);
         let mut next: Option<Instant> = None;
         let mut due = Vec::new();
@@ -62,6 +68,10 @@ impl<C: Connector> Inner<C> {
                 ),
                 (entry.server_end(), RetireReason::WaitTimeout),
                 (idle_end, RetireReason::IdleTimeout),
+                (
+                    entry.idle_end(SURPLUS).filter(|_| rank < surplus),
+                    RetireReason::IdleCap,
+                ),
             ];
             let first = ends
                 .into_iter()

@@ -11,14 +11,9 @@ use crate::pool::*;
 use crate::reason::RetireReason;
 
 #[tokio::test(start_paused = true)]
-async fn the_idle_cap_closes_the_least_recently_used() {
-    let (pool, server) = pool(Limits {
-        max_idle: 2,
-        ..at_most(5)
-    });
-    let ids = idle(&pool, 1, &[PLAIN, PLAIN, PLAIN]).await;
-    settle().await;
-    assert_eq!(server.closed(), [(ids[0], RetireReason::IdleCap)]);
+async fn where_nothing_may_be_idle_a_return_closes() {
+    let (pool, server) = pool(at_most(5));
+    idle(&pool, 1, &[PLAIN, PLAIN, PLAIN]).await;
     pool.set_limits(Limits {
         max_idle: 0,
         ..at_most(5)
@@ -26,7 +21,6 @@ async fn the_idle_cap_closes_the_least_recently_used() {
     check(&pool);
     sleep(ms(10)).await;
     assert_eq!(pool.counts().total(), 0);
-    // Without idle connections a return closes.
     borrow(&pool, 1, PLAIN).await.give_back();
     settle().await;
     assert_eq!(server.close_reasons(), [RetireReason::IdleCap; 4]);

@@ -31,6 +31,25 @@ fn maintained(limits: Limits) -> (TestPool, Server, tokio_util::sync::DropGuard)
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_idle_cap_closes_what_is_not_needed_for_a_while() {
+    let (pool, server, _guard) = maintained(Limits {
+        max_idle: 2,
+        ..at_most(5)
+    });
+    let mut ids = Vec::new();
+    // As long as all three are needed now and then, none is closed.
+    for _ in 0..5 {
+        ids = idle(&pool, 1, &[PLAIN, PLAIN, PLAIN]).await;
+        sleep(secs(9)).await;
+        assert_eq!(server.closed(), []);
+    }
+    assert_eq!(server.data().dials.len(), 3);
+    until_closed(&server, 1).await;
+    sleep(secs(60)).await;
+    assert_eq!(server.closed(), [(ids[0], RetireReason::IdleCap)]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn idle_connections_go_after_the_idle_timeout() {
     let (pool, server, _guard) = maintained(Limits {
         idle_timeout: secs(300),
