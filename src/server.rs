@@ -4,6 +4,7 @@
 //! address without starting any of it, so that whatever is wrong is said at once and in one line.
 
 mod accounts;
+mod attendance;
 mod bind;
 mod counting;
 mod descriptors;

@@ -1,9 +1,6 @@
 //! What becomes of an accepted connection: login, first state, database, session.
 
-use std::borrow::Cow;
-use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -12,8 +9,9 @@ use tokio::sync::OwnedSemaphorePermit;
 use tracing::debug;
 
 use super::accounts::{BackendProver, Habit, LoggedIn, Logins};
+use super::attendance::Attendance;
 use super::bind::BuildError;
-use super::counting::{Arrival, Connected};
+use super::counting::Arrival;
 use super::failure::Failure;
 use super::readmission::Changes;
 use super::targets::Targets;
@@ -38,16 +36,13 @@ use crate::protocol::reply::{SessionChange, StatusFlags, put_session_change};
 use crate::reason::{CloseReason, RejectReason};
 use crate::relay::Conn;
 use crate::session::Session;
-use crate::session::context::{Boxed, Login, SessionContext};
-use crate::session::directory::{Activity, Directory, Entry, Identity, KillOnItsWay, Registration};
+use crate::session::context::{Login, SessionContext};
+use crate::session::directory::{Directory, Identity, Registration};
 use crate::session::scan::Scanner;
 use crate::transport::Stream;
 
 /// How long a client that is turned away without a greeting has to read why.
 const LINGER: Duration = Duration::from_secs(1);
-/// How long the kill of a statement that was cut off waits for a place at the server; the process is ending.
-const KILL_WITHIN: Duration = Duration::from_secs(1);
-
 /// What all listeners share.
 pub(super) struct Hall {
     pub(super) live: Arc<Live>,
@@ -76,22 +71,6 @@ struct Entrant {
     registration: Registration,
     context: Arc<SessionContext>,
     logged_in: LoggedIn,
-}
-
-/// What is kept beside a session.
-struct Attendance {
-    connected: Connected,
-    entry: Arc<Entry>,
-    identity: Arc<Identity>,
-    directory: Arc<Directory>,
-    killer: Killer,
-    _logged_in: LoggedIn,
-    _permit: OwnedSemaphorePermit,
-}
-
-/// Kills what a session that is cut off has running.
-struct Killer {
-    key: PoolKey,
 }
 
 /// What a session begins with.
@@ -260,9 +239,7 @@ impl Front {
             entry: registration.entry(),
             identity: registration.identity(),
             directory: Arc::clone(&self.hall.directory),
-            killer: Killer {
-                key: login.key.clone(),
-            },
+            key: login.key.clone(),
             _logged_in: logged_in,
             _permit: permit,
         };
@@ -270,76 +247,6 @@ impl Front {
         let clients = &self.hall.stages.clients;
         clients.spawn(attendance.until_the_end(Box::pin(Box::new(session).run())));
     }
-}
-
-impl Attendance {
-    async fn until_the_end(self, mut session: Boxed<'static, CloseReason>) {
-        let client = self.entry.id();
-        {
-            let (user, source, tls) = shown(&self.identity);
-            debug!(client, user = &*user, source, tls, "client logged in");
-        }
-        let mut listening = None;
-        let ended = poll_fn(|cx| {
-            if let Poll::Ready(reason) = session.as_mut().poll(cx) {
-                return Poll::Ready(Some(reason));
-            }
-            self.listen(cx.waker(), &mut listening);
-            match self.directory.news().cutting() {
-                true => Poll::Ready(None),
-                false => Poll::Pending,
-            }
-        });
-        let reason = match ended.await {
-            // It has logged its end itself.
-            Some(reason) => reason,
-            None => {
-                // In a box: all of this future's size is each client's.
-                Box::pin(self.cut_off(session)).await;
-                CloseReason::Drain
-            }
-        };
-        self.connected.closed(reason);
-    }
-
-    /// Ends the session, and the statement that it waits for.
-    async fn cut_off(&self, session: Boxed<'static, CloseReason>) {
-        let kill = self.entry.begin_kill();
-        let runs = self.entry.view().activity == Activity::Active;
-        drop(session);
-        if let Some(kill) = kill.filter(|_| runs) {
-            self.killer.kill(&kill).await;
-        }
-        let (user, source, _) = shown(&self.identity);
-        let client = self.entry.id();
-        debug!(client, user = &*user, source, "client cut off");
-    }
-
-    /// Lets the directory wake this task, whatever the session does.
-    fn listen(&self, waker: &Waker, listening: &mut Option<Waker>) {
-        let known = listening.as_ref();
-        if !known.is_some_and(|known| known.will_wake(waker)) {
-            self.entry.wake_by(waker);
-            *listening = Some(waker.clone());
-        }
-    }
-}
-
-impl Killer {
-    /// Servers do not notice that a client has gone while its statement runs.
-    async fn kill(&self, kill: &KillOnItsWay) {
-        let Some(target) = kill.target() else { return };
-        let killed = target.kill_query(&self.key, kill.thread(), KILL_WITHIN);
-        if let Err(error) = killed.await {
-            debug!(%error, "a statement that was cut off could not be killed");
-        }
-    }
-}
-
-/// User, source and TLS for a log line.
-fn shown(identity: &Identity) -> (Cow<'_, str>, &str, bool) {
-    let user = String::from_utf8_lossy(&identity.user);
-    (user, &identity.source, identity.tls)
 }
 
 impl Handler for Front {

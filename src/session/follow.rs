@@ -11,6 +11,7 @@ use super::Session;
 use super::exchange::Trouble;
 use crate::backend::connection::StatementError;
 use crate::backend::dialer::{DialError, Dialer};
+use crate::backend::login::LoginError;
 use crate::backend::route::{Placement, Route};
 use crate::backend::state::replay;
 use crate::backend::target::{Target, TargetError};
@@ -109,6 +110,8 @@ impl Session {
             Some(error) if Dialer::is_denied(&cause) => Err(Trouble::Denied(error_info(error))),
             Some(error) => Err(Trouble::Refused(error_info(error))),
             None if Dialer::is_denied(&cause) => Err(Trouble::Denied(access_denied())),
+            // Settings are wrong, and will not be right in a moment.
+            None if is_lasting(&cause) => Err(Trouble::Refused(own_error(&cause.to_string()))),
             None if Instant::now() + DIAL_AGAIN < deadline => {
                 debug!(error = %cause, "backend not reached; trying again");
                 tokio::time::sleep(DIAL_AGAIN).await;
@@ -247,14 +250,30 @@ async fn moved_on(route: &Route, target: &Target, at_once: bool) {
     }
 }
 
+/// Whether trying again would end in the same error.
+fn is_lasting(error: &DialError) -> bool {
+    match error {
+        DialError::Login(LoginError::Declined(_) | LoginError::TlsNotOffered(_)) => true,
+        // What is wrong with the certificate, not a connection that broke.
+        DialError::Login(LoginError::Tls { source, .. }) => {
+            source.kind() == std::io::ErrorKind::InvalidData
+        }
+        _ => false,
+    }
+}
+
 fn not_movable() -> Trouble {
-    let message = "Sidepool: this session cannot go on at the server that serves it now, which lacks a variable \
-                   that the session has set";
-    Trouble::ReplayFailed(ErrorInfo {
+    Trouble::ReplayFailed(own_error(
+        "this session cannot go on at the server that serves it now, which lacks a variable that the session has set",
+    ))
+}
+
+fn own_error(message: &str) -> ErrorInfo {
+    ErrorInfo {
         code: UNKNOWN,
         sqlstate: *b"HY000",
-        message: message.as_bytes().into(),
-    })
+        message: format!("Sidepool: {message}").into_bytes().into(),
+    }
 }
 
 fn error_info(error: &crate::protocol::handshake::ServerError) -> ErrorInfo {
