@@ -39,6 +39,7 @@ use crate::session::Session;
 use crate::session::context::{Login, SessionContext};
 use crate::session::directory::{Directory, Identity, Registration};
 use crate::session::scan::Scanner;
+use crate::session::watch::StaleWatch;
 use crate::transport::Stream;
 
 /// How long a client that is turned away without a greeting has to read why.
@@ -102,6 +103,8 @@ impl Hall {
             rsa: Arc::new(RsaKey::generate()?),
         };
         let stages = Stages::default();
+        let client = live.load().client.clone();
+        let watch = StaleWatch::new(client.stale_watch, client.stale_watch_sockets);
         let context = |role: Role| {
             let readmission = Changes {
                 judge: judge.clone(),
@@ -116,6 +119,7 @@ impl Hall {
                 route: targets.route(role).clone(),
                 directory: Arc::clone(&directory),
                 scanner: Scanner::default(),
+                watch: Arc::clone(&watch),
                 readmission: Arc::new(readmission),
             })
         };

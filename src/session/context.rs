@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::directory::{Directory, Identity};
 use super::scan::Scanner;
+use super::watch::StaleWatch;
 use crate::backend::key::PoolKey;
 use crate::backend::route::{Placement, Route};
 use crate::backend::state::State;
@@ -30,6 +31,8 @@ pub struct SessionContext {
     pub directory: Arc<Directory>,
     /// Reads statements.
     pub scanner: Scanner,
+    /// Closed clients that are watched for a stale use; one for all listeners.
+    pub watch: Arc<StaleWatch>,
     /// Logs clients in again for `COM_CHANGE_USER`.
     pub readmission: Arc<dyn Readmission>,
 }

@@ -9,22 +9,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
+use tokio::time::Instant;
 use tracing::{debug, info};
 
+use super::context::SessionContext;
 use super::directory::Identity;
 use super::{Flow, Session};
 use crate::config::CloseNotice;
-use crate::metrics::{ErrorSource, Metrics, WatchEnding};
-use crate::protocol::command::Command;
-use crate::protocol::packet::{HEADER_LEN, put_packet, take_packet};
+use crate::metrics::{ErrorSource, WatchEnding};
+use crate::protocol::packet::{put_packet, take_packet};
 use crate::protocol::reply::{ERR, put_err};
 use crate::reason::{CloseReason, RetireReason};
 use crate::relay::Conn;
 
-/// How long a closed client's socket is listened to for its end.
-const LINGER: Duration = Duration::from_secs(30);
-
-/// The same for a client that was closed for another reason.
+/// How long the socket of a client is listened to that was closed for another reason than idleness.
 const DRAIN: Duration = Duration::from_secs(5);
 /// Bytes of a server's goodbye.
 const NOTICE_MAX: usize = 64 * 1024;
@@ -125,14 +123,15 @@ impl Session {
 pub(super) fn linger(
     mut client: Conn,
     reason: CloseReason,
-    metrics: &Metrics,
+    context: &SessionContext,
     (id, identity): (u32, Arc<Identity>),
 ) {
     use CloseReason as R;
     if matches!(reason, R::Quit | R::ClientGone | R::IoError | R::Keepalive) {
         return;
     }
-    let idle = is_idleness(reason).then(|| metrics.idle.clone());
+    let watch = Arc::clone(&context.watch);
+    let idle = (is_idleness(reason) && watch.is_on()).then(|| context.metrics.idle.clone());
     tokio::spawn(async move {
         if client.stream.shutdown().await.is_err() {
             return;
@@ -143,8 +142,8 @@ pub(super) fn linger(
             return;
         };
         let watched = idle.watched.guard();
-        let ending = tokio::time::timeout(LINGER, watch(client)).await;
-        let ending = ending.unwrap_or(WatchEnding::Unknown);
+        let closed_at = Instant::now();
+        let ending = watch.watch(client).await;
         idle.watch_ended(ending);
         if ending == WatchEnding::StaleUse {
             let (user, program) = shown(&identity);
@@ -154,6 +153,7 @@ pub(super) fn linger(
                 user = &*user,
                 program = &*program,
                 source,
+                seconds_late = closed_at.elapsed().as_secs(),
                 "stale use: a command came after the connection was closed"
             );
         }
@@ -183,21 +183,4 @@ const fn is_idleness(reason: CloseReason) -> bool {
             | CloseReason::IdleTransactionTimeout
             | CloseReason::PinnedIdleTimeout
     )
-}
-
-/// Waits for the client's end, or for a command that comes too late.
-async fn watch(mut client: Conn) -> WatchEnding {
-    loop {
-        match client.read_more().await {
-            Ok(0) => return WatchEnding::Clean,
-            Err(_) => return WatchEnding::Unknown,
-            Ok(_) => {}
-        }
-        match client.input.get(HEADER_LEN) {
-            // A driver that closes its side says so first.
-            Some(&command) if command == Command::Quit as u8 => client.input.clear(),
-            Some(_) => return WatchEnding::StaleUse,
-            None => {}
-        }
-    }
 }

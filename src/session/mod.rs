@@ -23,6 +23,7 @@ mod relogin;
 pub mod scan;
 mod settle;
 pub mod timers;
+pub mod watch;
 
 use std::collections::HashSet;
 use std::pin::pin;
@@ -166,7 +167,7 @@ impl Session {
         let Self {
             client, context, ..
         } = *self;
-        farewell::linger(client, reason, &context.metrics, who);
+        farewell::linger(client, reason, &context, who);
         reason
     }
 }
