@@ -6,7 +6,7 @@ mod globals;
 mod leaks;
 mod own_statements;
 
-use crate::hazards::on_every_server;
+use crate::support::clients::on_every_server;
 use crate::support::clients::{client, is_mariadb, value};
 use crate::support::servers::{Make, Server};
 use crate::support::sidepool::Sidepool;
