@@ -11,7 +11,6 @@ use tracing::debug;
 
 use super::accounts::LoggedIn;
 use super::counting::Connected;
-use crate::backend::key::PoolKey;
 use crate::reason::CloseReason;
 use crate::session::context::Boxed;
 use crate::session::directory::{Activity, Directory, Entry, Identity, KillOnItsWay};
@@ -23,10 +22,7 @@ const KILL_WITHIN: Duration = Duration::from_secs(1);
 pub(super) struct Attendance {
     pub(super) connected: Connected,
     pub(super) entry: Arc<Entry>,
-    pub(super) identity: Arc<Identity>,
     pub(super) directory: Arc<Directory>,
-    /// Kills what a session that is cut off has running.
-    pub(super) key: PoolKey,
     pub(super) _logged_in: LoggedIn,
     pub(super) _permit: OwnedSemaphorePermit,
 }
@@ -36,7 +32,8 @@ impl Attendance {
     pub(super) async fn until_the_end(self, mut session: Boxed<'static, CloseReason>) {
         let client = self.entry.id();
         {
-            let (user, source, tls) = shown(&self.identity);
+            let identity = self.entry.identity();
+            let (user, source, tls) = shown(&identity);
             debug!(client, user = &*user, source, tls, "client logged in");
         }
         let mut listening = None;
@@ -70,7 +67,8 @@ impl Attendance {
         if let Some(kill) = kill.filter(|_| runs) {
             self.kill(&kill).await;
         }
-        let (user, source, _) = shown(&self.identity);
+        let identity = self.entry.identity();
+        let (user, source, _) = shown(&identity);
         let client = self.entry.id();
         debug!(client, user = &*user, source, "client cut off");
     }
@@ -86,8 +84,11 @@ impl Attendance {
 
     /// Servers do not notice that a client has gone while its statement runs.
     async fn kill(&self, kill: &KillOnItsWay) {
-        let Some(target) = kill.target() else { return };
-        let killed = target.kill_query(&self.key, kill.thread(), KILL_WITHIN);
+        let identity = self.entry.identity();
+        let (Some(target), Some(key)) = (kill.target(), &identity.key) else {
+            return;
+        };
+        let killed = target.kill_query(key, kill.thread(), KILL_WITHIN);
         if let Err(error) = killed.await {
             debug!(%error, "a statement that was cut off could not be killed");
         }

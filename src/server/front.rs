@@ -241,9 +241,7 @@ impl Front {
         let attendance = Attendance {
             connected: arrival.logged_in(path, tls),
             entry: registration.entry(),
-            identity: registration.identity(),
             directory: Arc::clone(&self.hall.directory),
-            key: login.key.clone(),
             _logged_in: logged_in,
             _permit: permit,
         };
@@ -315,7 +313,10 @@ pub(super) async fn begin(
         session_state: announced_database(&target, &state),
         ..LoginOk::default()
     };
-    let identity = identity(facts, tls);
+    let identity = Identity {
+        key: Some(key.clone()),
+        ..identity(facts, tls)
+    };
     let client = Arc::new(kept(facts));
     let login = Login {
         key,
@@ -355,6 +356,7 @@ fn identity(facts: &ClientFacts, tls: bool) -> Identity {
             .map_or_else(|| "unix".to_owned(), |ip| ip.to_string()),
         tls,
         account_id: facts.account.id().get(),
+        key: None,
     }
 }
 

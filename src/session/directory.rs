@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::backend::key::PoolKey;
 use crate::backend::target::Target;
 use crate::reason::{CloseReason, PinReason};
 
@@ -107,6 +108,8 @@ pub struct Identity {
     pub tls: bool,
     /// The account's id, unique for the process.
     pub account_id: u64,
+    /// The same as others may act with: a statement is killed by its own account.
+    pub key: Option<PoolKey>,
 }
 
 /// One client, as others see it.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::last_words;
 use crate::support::clients::*;
 use crate::support::eventually;
-use crate::support::servers::Server;
+use crate::support::servers::{PASSWORD, Server};
 use crate::support::sidepool::Sidepool;
 use crate::support::wire::{Login, Wire, parse_err};
 
@@ -61,7 +61,9 @@ async fn orderly(server: &Server) {
 
 async fn cut(server: &Server) {
     let user = "f_cut";
+    let changed = "f_cut_changed";
     account(server, user);
+    account(server, changed);
     let settings = [
         ("SIDEPOOL_SERVER__DRAIN_TIMEOUT", "500ms"),
         ("SIDEPOOL_POOL__MAX_CONNECTIONS", "2"),
@@ -70,9 +72,13 @@ async fn cut(server: &Server) {
     let mut looking = root(server).await;
     let mut busy: Vec<Wire> = Vec::new();
     for _ in 0..2 {
-        let mut wire = client_as(&sidepool, user).await;
-        wire.command(3, b"SELECT SLEEP(60) AS f_cut").await;
+        let wire = client_as(&sidepool, user).await;
         busy.push(wire);
+    }
+    // A statement can only be killed by the account that it runs as.
+    busy[1].change_user(changed, PASSWORD).await.unwrap();
+    for wire in &mut busy {
+        wire.command(3, b"SELECT SLEEP(60) AS f_cut").await;
     }
     eventually("they run", async || {
         running(&mut looking, "SELECT SLEEP(60) AS f_cut").await == 2
@@ -90,7 +96,7 @@ async fn cut(server: &Server) {
     })
     .await;
     eventually("nothing is left", async || {
-        connections(&mut looking, user).await == 0
+        connections(&mut looking, user).await + connections(&mut looking, changed).await == 0
     })
     .await;
 }
