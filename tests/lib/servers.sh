@@ -16,6 +16,28 @@ mariadb_install() {
     mariadb_client_install
 }
 
+# Sets MARIADB_PLUGIN_DIR to a directory that has the plugin auth_ed25519, or to `none`. The plugin is in a package that
+# would start a service: where that is not installed, only the file is taken out of it.
+mariadb_plugins() {
+    local cached new
+    MARIADB_PLUGIN_DIR=$("$MARIADBD" --no-defaults --user="$(mariadb_user)" --verbose --help 2>/dev/null |
+        awk '$1 == "plugin-dir" { print $2 }')
+    [[ ! -e $MARIADB_PLUGIN_DIR/auth_ed25519.so ]] || return 0
+    cached=$(cache_dir)/mariadb-plugins
+    MARIADB_PLUGIN_DIR=$cached
+    [[ ! -e $cached/auth_ed25519.so ]] || return 0
+    new=$cached.new
+    rm -rf "$new"
+    mkdir -p "$new/tree" "$cached"
+    say "fetching MariaDB's plugin auth_ed25519 into $cached (once)"
+    (cd "$new" && apt-get download -q mariadb-server) >&2 && dpkg-deb -x "$new"/mariadb-server_*.deb "$new/tree" &&
+        find "$new/tree" -name auth_ed25519.so -exec cp {} "$cached/" \; || true
+    rm -rf "$new"
+    [[ ! -e $cached/auth_ed25519.so ]] || return 0
+    warn "MariaDB's plugin auth_ed25519 could not be had: logins with it are NOT TESTED."
+    MARIADB_PLUGIN_DIR=none
+}
+
 # Sets MARIADB_CLIENT.
 mariadb_client_install() {
     command -v mariadb >/dev/null || apt_need "$(mariadb_package client)" || return 1

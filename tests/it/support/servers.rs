@@ -271,6 +271,9 @@ fn launch(make: Make, dir: &Path, port: u16, options: &[&str]) -> Child {
     command.arg(program);
     if make == Make::MariaDb {
         command.args(["--no-defaults".to_owned(), format!("--user={}", run_as())]);
+        if let Some(plugins) = plugin_dir() {
+            command.arg(format!("--plugin-dir={}", plugins.display()));
+        }
     } else {
         command.args(["--mysqlx=OFF", "--secure-file-priv=NULL"]);
     }
@@ -290,6 +293,17 @@ fn launch(make: Make, dir: &Path, port: u16, options: &[&str]) -> Child {
         .stdout(Stdio::null())
         .stderr(Stdio::null());
     command.spawn().unwrap()
+}
+
+/// Where MariaDB finds its plugins, if that is not where it was built to look.
+fn plugin_dir() -> Option<PathBuf> {
+    let dir = std::env::var_os("SIDEPOOL_TEST_MARIADB_PLUGIN_DIR")?;
+    (dir != "none").then(|| PathBuf::from(dir))
+}
+
+/// Whether MariaDB's plugin for ed25519 can be had; `tests/run` says so loudly where not.
+pub fn has_ed25519() -> bool {
+    std::env::var_os("SIDEPOOL_TEST_MARIADB_PLUGIN_DIR").is_none_or(|dir| dir != "none")
 }
 
 fn tool(variable: &str, fallback: &str) -> PathBuf {
