@@ -30,8 +30,9 @@ mariadb_plugins() {
     rm -rf "$new"
     mkdir -p "$new/tree" "$cached"
     say "fetching MariaDB's plugin auth_ed25519 into $cached (once)"
-    (cd "$new" && apt-get download -q mariadb-server) >&2 && dpkg-deb -x "$new"/mariadb-server_*.deb "$new/tree" &&
-        find "$new/tree" -name auth_ed25519.so -exec cp {} "$cached/" \; || true
+    if (cd "$new" && apt-get download -q mariadb-server) >&2 && dpkg-deb -x "$new"/mariadb-server_*.deb "$new/tree"; then
+        find "$new/tree" -name auth_ed25519.so -exec cp {} "$cached/" \;
+    fi
     rm -rf "$new"
     [[ ! -e $cached/auth_ed25519.so ]] || return 0
     warn "MariaDB's plugin auth_ed25519 could not be had: logins with it are NOT TESTED."
