@@ -92,11 +92,6 @@ impl Histogram {
     pub fn count(&self) -> u64 {
         self.0.get_sample_count()
     }
-
-    /// The sum of all of them in seconds.
-    pub fn sum_seconds(&self) -> f64 {
-        self.0.get_sample_sum()
-    }
 }
 
 /// One handle for each value of a label, found by index instead of by name.

@@ -168,7 +168,7 @@ impl Prover for BackendProver {
         let clients = self.directory.list();
         let theirs = clients
             .iter()
-            .filter(|client| client.identity.account_id == id.get());
+            .filter(|client| client.identity.account_id() == Some(id.get()));
         let mut ended = 0;
         for client in theirs.filter(|client| !self.logins.survives(client.id, id, secret)) {
             if let Some(entry) = self.directory.get(client.id) {

@@ -313,10 +313,7 @@ pub(super) async fn begin(
         session_state: announced_database(&target, &state),
         ..LoginOk::default()
     };
-    let identity = Identity {
-        key: Some(key.clone()),
-        ..identity(facts, tls)
-    };
+    let identity = identity(facts, tls, key.clone());
     let client = Arc::new(kept(facts));
     let login = Login {
         key,
@@ -342,7 +339,7 @@ fn announced_database(target: &Target, state: &State) -> Bytes {
     data.into()
 }
 
-fn identity(facts: &ClientFacts, tls: bool) -> Identity {
+fn identity(facts: &ClientFacts, tls: bool, key: PoolKey) -> Identity {
     Identity {
         user: facts.account.user().clone(),
         program_name: facts
@@ -355,8 +352,7 @@ fn identity(facts: &ClientFacts, tls: bool) -> Identity {
             .ip()
             .map_or_else(|| "unix".to_owned(), |ip| ip.to_string()),
         tls,
-        account_id: facts.account.id().get(),
-        key: None,
+        key: Some(key),
     }
 }
 

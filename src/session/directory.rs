@@ -106,10 +106,15 @@ pub struct Identity {
     pub source: String,
     /// Whether the client speaks TLS.
     pub tls: bool,
-    /// The account's id, unique for the process.
-    pub account_id: u64,
-    /// The same as others may act with: a statement is killed by its own account.
+    /// The account; others act with it as well, since a statement is killed by its own account.
     pub key: Option<PoolKey>,
+}
+
+impl Identity {
+    /// The account's id, unique for the process.
+    pub fn account_id(&self) -> Option<u64> {
+        Some(self.key.as_ref()?.credentials().account_id())
+    }
 }
 
 /// One client, as others see it.
@@ -198,7 +203,7 @@ impl Directory {
             activity: AtomicU8::new(Activity::Idle as u8),
             pin: AtomicU8::new(0),
             commands: AtomicU64::new(0),
-            last_activity_millis: AtomicU64::new(millis_since(self.started)),
+            last_activity_millis: AtomicU64::new(millis_between(self.started, Instant::now())),
             backend_thread: AtomicU64::new(0),
             target: Mutex::new(None),
             kills: Kills::default(),
@@ -252,15 +257,6 @@ impl Directory {
     /// What sessions were let know.
     pub fn news(&self) -> News {
         News(self.news.load(Ordering::Acquire))
-    }
-
-    /// Asks every client of the account to end at its next idle moment.
-    pub fn end_account(&self, account_id: u64, reason: CloseReason) {
-        for entry in self.entries() {
-            if entry.identity().account_id == account_id {
-                entry.end(reason);
-            }
-        }
     }
 
     fn nudge_all(&self) {
@@ -361,9 +357,8 @@ impl Entry {
 
     /// A command has begun or ended.
     pub fn touch(&self, now: Instant) {
-        let since = now.saturating_duration_since(self.origin);
-        self.last_activity_millis
-            .store(since.as_millis() as u64, Ordering::Relaxed);
+        let millis = millis_between(self.origin, now);
+        self.last_activity_millis.store(millis, Ordering::Relaxed);
     }
 
     /// Asks the session to end at its next idle moment. The first reason given wins.
@@ -458,6 +453,11 @@ impl Registration {
     pub fn entry(&self) -> Arc<Entry> {
         Arc::clone(&self.entry)
     }
+
+    /// What all sessions were let know.
+    pub fn news(&self) -> News {
+        self.directory.news()
+    }
 }
 
 impl std::ops::Deref for Registration {
@@ -465,13 +465,6 @@ impl std::ops::Deref for Registration {
 
     fn deref(&self) -> &Entry {
         &self.entry
-    }
-}
-
-impl Registration {
-    /// What all sessions were let know.
-    pub fn news(&self) -> News {
-        self.directory.news()
     }
 }
 
@@ -484,8 +477,8 @@ impl Drop for Registration {
     }
 }
 
-fn millis_since(origin: Instant) -> u64 {
-    origin.elapsed().as_millis() as u64
+fn millis_between(origin: Instant, now: Instant) -> u64 {
+    now.saturating_duration_since(origin).as_millis() as u64
 }
 
 #[cfg(test)]

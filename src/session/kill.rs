@@ -37,7 +37,7 @@ impl Session {
                     .await,
             );
         };
-        if entry.identity().account_id != self.login.identity.account_id {
+        if entry.identity().account_id() != self.login.identity.account_id() {
             let message = format!("You are not owner of thread {}", entry.id());
             return Some(self.answer_sidepool(1095, *b"HY000", &message).await);
         }

@@ -41,11 +41,6 @@ impl Pins {
         fresh
     }
 
-    /// Adds every reason of `other`.
-    pub const fn add_all(&mut self, other: Self) {
-        self.0 |= other.0;
-    }
-
     /// Removes a reason whose cause has ended. `true`: it stood until now.
     pub const fn remove(&mut self, reason: PinReason) -> bool {
         let stood = self.has(reason);
