@@ -249,18 +249,23 @@ impl PooledConnection for BackendConnection {
         self.limits.wait_timeout
     }
 
-    /// `COM_QUIT`, then waits for the server's end of stream: only then has it let go.
+    /// Waits for the server's end of stream: only then has it let go.
     async fn close(mut self, _reason: RetireReason) {
         self.conn.output.clear();
-        put_command(&mut self.conn.output, Command::Quit, b"");
-        if self.conn.send().await.is_err() {
-            return;
-        }
-        // The end of a stream that failed half-way is an end as well.
-        let _ = self.conn.stream.shutdown().await;
-        while matches!(self.conn.read_more().await, Ok(n) if n > 0) {
-            self.conn.input.clear();
-        }
+        say_goodbye(&mut self.conn).await;
+    }
+}
+
+/// `COM_QUIT`, then waits for the server's end of stream.
+pub(super) async fn say_goodbye(conn: &mut Conn) {
+    put_command(&mut conn.output, Command::Quit, b"");
+    if conn.send().await.is_err() {
+        return;
+    }
+    // The end of a stream that failed half-way is an end as well.
+    let _ = conn.stream.shutdown().await;
+    while matches!(conn.read_more().await, Ok(n) if n > 0) {
+        conn.input.clear();
     }
 }
 

@@ -161,7 +161,7 @@ impl Dialer {
         self.0.limits.subscribe()
     }
 
-    /// A probe read the server's limits; whatever it could not read stays as it is.
+    /// A login or a probe has read the server's limits; whatever it could not read stays as it is.
     pub fn learn_limits(&self, seen: &ServerLimits) {
         self.0.limits.send_if_modified(|known| {
             let now = ServerLimits {
@@ -352,12 +352,7 @@ impl Dialer {
                 "the server has no session trackers, so every session is pinned (no_trackers)"
             );
         }
-        let limits = connection.limits();
-        self.0.limits.send_if_modified(|known| {
-            let changed = known != limits;
-            known.clone_from(limits);
-            changed
-        });
+        self.learn_limits(connection.limits());
     }
 
     fn connect_timeout(&self) -> Duration {

@@ -16,6 +16,7 @@ use tokio::time::{Instant, timeout_at};
 use zeroize::Zeroizing;
 
 pub use self::error::{Denial, LoginError};
+pub(super) use self::error::{denial, is_full};
 use super::dial::{self, Address};
 use super::tls::{BackendTls, TlsMode};
 use crate::protocol::auth::Secret;

@@ -368,7 +368,7 @@ async fn init_db(
 fn limits(settings: &Settings, server: &ServerLimits) -> Limits {
     let (settings, backend) = (&settings.pool, &settings.backend);
     let percent = |of: usize, percent: u8| of * usize::from(percent) / 100;
-    let max_connections = match (settings.max_connections, server.max_connections) {
+    let wanted = match (settings.max_connections, server.max_connections) {
         (0, Some(server)) => percent(server as usize, settings.max_connections_percent),
         (0, None) => UNTIL_KNOWN,
         (set, _) => set,
@@ -378,13 +378,31 @@ fn limits(settings: &Settings, server: &ServerLimits) -> Limits {
         Some(_) => 2,
         None => 1,
     };
+    let max_connections = wanted.max(least);
     Limits {
-        max_connections: max_connections.max(least),
+        max_connections,
         // Rounded up: a pool of one may keep its connection.
         max_idle: (max_connections * usize::from(settings.max_idle_percent)).div_ceil(100),
         min_idle: settings.min_idle,
         idle_timeout: settings.idle_timeout,
         max_lifetime: settings.max_lifetime,
         max_dials: backend.max_dials,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pool_of_the_least_size_may_keep_its_connection() {
+        let mut settings = Settings::default();
+        settings.pool.max_connections_percent = 1;
+        let server = ServerLimits {
+            max_connections: Some(50),
+            ..ServerLimits::default()
+        };
+        let limits = limits(&settings, &server);
+        assert_eq!((limits.max_connections, limits.max_idle), (1, 1));
     }
 }

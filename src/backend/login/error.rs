@@ -85,13 +85,7 @@ pub enum Denial {
 impl LoginError {
     /// Whether the server has no room now (1040, 1203, 1226): wait and try again, do not fail.
     pub const fn is_full(&self) -> bool {
-        matches!(
-            self,
-            Self::Refused(ServerError {
-                code: 1040 | 1203 | 1226,
-                ..
-            })
-        )
+        matches!(self, Self::Refused(error) if is_full(error.code))
     }
 
     /// Whether the server said no to who asked: [`Denial`] tells what.
@@ -99,20 +93,10 @@ impl LoginError {
         self.denial().is_some()
     }
 
-    /// What the server denied, if that is what it did. Codes: MySQL's and MariaDB's server error references.
+    /// What the server denied, if that is what it did.
     pub const fn denial(&self) -> Option<Denial> {
-        let Self::Refused(error) = self else {
-            return None;
-        };
-        match error.code {
-            // Access denied; the same without a password; host not allowed.
-            1045 | 1698 | 1130 => Some(Denial::Credentials),
-            1044 | 1049 => Some(Denial::Database),
-            // Password expired (in the sandbox, at login); account locked (MySQL, MariaDB); TLS required by the
-            // server.
-            1820 | 1862 | 3118 | 3159 | 4151 => Some(Denial::Account),
-            // After failed logins (MySQL, MariaDB).
-            3955 | 4150 => Some(Denial::Blocked),
+        match self {
+            Self::Refused(error) => denial(error.code),
             _ => None,
         }
     }
@@ -123,5 +107,25 @@ impl LoginError {
             Self::Refused(error) => Some(error),
             _ => None,
         }
+    }
+}
+
+/// Whether a server that answers a login with this error has no room now.
+pub(in crate::backend) const fn is_full(code: u16) -> bool {
+    matches!(code, 1040 | 1203 | 1226)
+}
+
+/// What a server denies that answers a login with this error. Codes: MySQL's and MariaDB's server error references.
+pub(in crate::backend) const fn denial(code: u16) -> Option<Denial> {
+    match code {
+        // Access denied; the same without a password; host not allowed.
+        1045 | 1698 | 1130 => Some(Denial::Credentials),
+        1044 | 1049 => Some(Denial::Database),
+        // Password expired (in the sandbox, at login); account locked (MySQL, MariaDB); TLS required by the
+        // server.
+        1820 | 1862 | 3118 | 3159 | 4151 => Some(Denial::Account),
+        // After failed logins (MySQL, MariaDB).
+        3955 | 4150 => Some(Denial::Blocked),
+        _ => None,
     }
 }

@@ -10,6 +10,7 @@ use super::own::Own;
 use crate::backend::dial::Address;
 use crate::backend::dialer::Dialer;
 use crate::backend::facts::Greeted;
+use crate::backend::login;
 use crate::backend::state::Family;
 use crate::config::{BackendSettings, Secret};
 
@@ -180,11 +181,12 @@ impl From<Asked> for ProbeError {
 
 /// What a server's error at login says of it.
 pub(super) fn of_server(code: u16, text: String) -> ProbeError {
+    /// `ER_HOST_IS_BLOCKED`
+    const HOST_BLOCKED: u16 = 1129;
     match code {
-        1040 | 1203 | 1226 => ProbeError::Full(text),
-        1045 | 1044 | 1130 | 1129 | 1698 | 1820 | 1862 | 3118 | 3159 | 3955 | 4150 | 4151 => {
-            ProbeError::Denied(text)
-        }
+        _ if login::is_full(code) => ProbeError::Full(text),
+        _ if login::denial(code).is_some() => ProbeError::Denied(text),
+        HOST_BLOCKED => ProbeError::Denied(text),
         1053 | 1927 => ProbeError::Lost(text),
         _ => ProbeError::Query(text),
     }

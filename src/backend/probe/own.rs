@@ -2,15 +2,13 @@
 //! TLS and the rules for passwords that sessions' connections have.
 
 use bytes::Bytes;
-use tokio::io::AsyncWriteExt;
 
 use super::condition::ProbeError;
 use super::link::{Asked, Table, WAIT_TIMEOUT, Way, of_server};
-use crate::backend::connection::{Identity, put_command, put_query};
+use crate::backend::connection::{Identity, put_query, say_goodbye};
 use crate::backend::dialer::Dialer;
 use crate::backend::login::LoginError;
 use crate::protocol::auth::Secret;
-use crate::protocol::command::Command;
 use crate::relay::Conn;
 use crate::relay::own::{OwnError, read_own_result_set};
 
@@ -71,15 +69,7 @@ impl Own {
 
     /// Says goodbye and waits for the server's.
     pub(super) async fn close(mut self) {
-        put_command(&mut self.conn.output, Command::Quit, b"");
-        if self.conn.send().await.is_err() {
-            return;
-        }
-        // The end of a stream that failed half-way is an end as well.
-        let _ = self.conn.stream.shutdown().await;
-        while matches!(self.conn.read_more().await, Ok(n) if n > 0) {
-            self.conn.input.clear();
-        }
+        say_goodbye(&mut self.conn).await;
     }
 }
 
