@@ -7,7 +7,7 @@ mod identity;
 mod state;
 mod writes;
 
-use crate::support::clients::{client, is_mariadb, on_every_server, value};
+use crate::support::clients::{client, connect, is_mariadb, on_every_server, value};
 use crate::support::servers::{self, Make, Server};
 use crate::support::sidepool::Sidepool;
 use crate::support::wire::{Login, Wire};

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tap::Tap;
 
-use crate::support::clients::{connections, is_mariadb, on_every_server, root, value};
+use crate::support::clients::{connect, connections, is_mariadb, on_every_server, root, value};
 use crate::support::eventually;
 use crate::support::servers::{self, Make, Server};
 use crate::support::sidepool::Sidepool;
@@ -38,16 +38,6 @@ fn create(server: &Server, user: &str, how: &str) {
 
 fn identified_by(password: &str) -> String {
     format!("IDENTIFIED BY '{password}'")
-}
-
-async fn connect(sidepool: &Sidepool, user: &str, password: &str) -> Result<Wire, ServerError> {
-    let address = sidepool.address();
-    Wire::connect(&Login {
-        user,
-        password,
-        ..Login::to(&address)
-    })
-    .await
 }
 
 /// The error that a login ends with.

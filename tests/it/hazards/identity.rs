@@ -1,23 +1,13 @@
 //! Hazards 6 and 12: privileges and credentials that would leak from one client to another.
 
 use super::*;
-use crate::support::wire::{Reply, ServerError};
+use crate::support::wire::Reply;
 
 on_every_server! {
     h06_a_role_ends_with_its_session => role;
     h06_change_user_leaves_nothing_behind => change_user;
     h12_a_wrong_password_is_refused_whatever_is_known => wrong_password;
     h12_a_changed_password_is_noticed => changed_password;
-}
-
-async fn connect(sidepool: &Sidepool, user: &str, password: &str) -> Result<Wire, ServerError> {
-    let address = sidepool.address();
-    Wire::connect(&Login {
-        user,
-        password,
-        ..Login::to(&address)
-    })
-    .await
 }
 
 /// A fresh account with that password.

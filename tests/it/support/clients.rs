@@ -2,7 +2,7 @@
 
 use super::servers::{Make, PASSWORD, Server};
 use super::sidepool::Sidepool;
-use super::wire::{Login, Wire};
+use super::wire::{Login, ServerError, Wire};
 
 /// Runs a case on every server there is.
 macro_rules! on_every_server {
@@ -38,6 +38,17 @@ pub async fn client_as(sidepool: &Sidepool, user: &str) -> Wire {
     })
     .await
     .unwrap()
+}
+
+/// A client with that password, or the error that its login ends with.
+pub async fn connect(sidepool: &Sidepool, user: &str, password: &str) -> Result<Wire, ServerError> {
+    let address = sidepool.address();
+    Wire::connect(&Login {
+        user,
+        password,
+        ..Login::to(&address)
+    })
+    .await
 }
 
 /// A client of an account made by [`account`], in a database.
