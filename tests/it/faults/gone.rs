@@ -65,7 +65,7 @@ async fn in_statement(server: &Server, user: &'static str, vanish: impl AsyncFn(
         running(&mut looking, &statement).await == 0
     })
     .await;
-    serves_others(&sidepool, user).await;
+    let _other = serves_others(&sidepool, user).await;
     assert_eq!(sidepool.metric(RETIRED, "\"abandoned\""), 1.0);
     assert_eq!(sidepool.metric(CLOSED, "\"client_gone\""), 1.0);
     assert_calm(&sidepool);
@@ -285,9 +285,11 @@ async fn place_comes_free(sidepool: &Sidepool, user: &str) {
     assert_calm(sidepool);
 }
 
-/// The one backend connection is there for others: what held it has ended.
-async fn serves_others(sidepool: &Sidepool, user: &str) {
+/// The one backend connection is there for others: what held it has ended. The client that saw it
+/// is still there, so that its end is not counted yet.
+async fn serves_others(sidepool: &Sidepool, user: &str) -> Wire {
     let mut other = client_as(sidepool, user).await;
     let answer = timeout(Duration::from_secs(8), other.query("SELECT 7")).await;
     assert_eq!(answer.expect("the connection is free").text(), "7");
+    other
 }
