@@ -151,7 +151,11 @@ impl Session {
         for _ in 0..RETRIES {
             self.acquire(&work.plan, work.began).await?;
             match self.attempt(work).await {
-                Attempt::Answered(answer) => return Ok(answer),
+                Attempt::Answered(answer) => {
+                    // It is on the connection now, and its answers tell what becomes of it.
+                    self.carried.next_transaction = None;
+                    return Ok(answer);
+                }
                 Attempt::NotRead => self.context.metrics.queries.retries.inc(),
                 Attempt::Failed(trouble) => return Err(trouble),
             }
@@ -304,6 +308,15 @@ impl Session {
     fn put_before(&mut self, plan: &Plan) {
         let Some(hold) = &mut self.hold else { return };
         let (lease, before) = (&mut hold.lease, plan.before);
+        if let Some(statements) = &self.carried.next_transaction {
+            for sql in statements.split(|&b| b == b';').map(<[u8]>::trim_ascii) {
+                if !sql.is_empty() {
+                    lease.put_query(sql);
+                    self.own += 1;
+                }
+            }
+            hold.pending.set_next_transaction(Some(statements));
+        }
         // Nothing may come between the client's statement and the one before it on this connection.
         if plan.place == Place::Anywhere {
             // With a question open, the connection's is the session's own.

@@ -20,6 +20,9 @@ pub struct Carried {
     pub last_insert_id: u64,
     /// The client's own `wait_timeout` and `interactive_timeout`, if it set any.
     pub timeouts: Option<IdleTimeouts>,
+    /// `SET TRANSACTION` statements that wait for the session's next transaction, while no connection
+    /// of its own has them.
+    pub next_transaction: Option<Box<[u8]>>,
     /// What `ROW_COUNT()` returns.
     pub row_count: i64,
     /// What the last statement left in the diagnostics area, if anything.
@@ -89,6 +92,7 @@ impl Carried {
             state,
             last_insert_id: 0,
             timeouts: None,
+            next_transaction: None,
             row_count: 0,
             diagnostics: None,
             status,

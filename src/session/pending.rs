@@ -11,6 +11,9 @@ use crate::relay::{Answer, Trackers};
 
 /// No transaction, no locks: what the transaction tracker shows of a connection at rest.
 const AT_REST: [u8; 8] = *b"________";
+/// What characteristics of the next transaction begin with; those of a running one hold a
+/// `START TRANSACTION` (measured on both servers).
+const SET_TRANSACTION: &[u8] = b"SET TRANSACTION ";
 
 /// Open questions about a held backend connection.
 #[derive(Debug)]
@@ -37,8 +40,8 @@ pub struct Pending {
     /// The session has spoken of a distributed transaction. MariaDB 10.11.19 takes a
     /// `COM_RESET_CONNECTION` behind `XA PREPARE`, and fails every use of InnoDB from then on (1031).
     pub xa: bool,
-    /// A `SET TRANSACTION` waits for the next transaction.
-    characteristics: bool,
+    /// Characteristics of a transaction: the one that runs, or the next one.
+    characteristics: Option<Box<[u8]>>,
 }
 
 impl Default for Pending {
@@ -54,7 +57,7 @@ impl Default for Pending {
             option: None,
             transaction: AT_REST,
             xa: false,
-            characteristics: false,
+            characteristics: None,
         }
     }
 }
@@ -95,17 +98,35 @@ impl Pending {
             self.transaction = transaction;
         }
         if let Some(characteristics) = trackers.characteristics() {
-            self.characteristics = !characteristics.is_empty();
+            self.characteristics = (!characteristics.is_empty()).then(|| characteristics.into());
         }
     }
 
-    /// Whether the connection is in the middle of something that ends by itself: a transaction, or a
-    /// `SET TRANSACTION` that waits for one.
+    /// Whether the connection is in the middle of a transaction.
     pub fn in_transaction(&self, status: StatusFlags) -> bool {
         status.in_transaction()
             || status.has(StatusFlags::IN_TRANSACTION_READONLY)
             || self.transaction[0] != b'_'
-            || self.characteristics
+            || self.characteristics.is_some() && self.waiting().is_none()
+    }
+
+    /// The `SET TRANSACTION` statements that wait for the next transaction, as the server reports them:
+    /// all of them, each with its `;`. `None` while a transaction runs.
+    pub fn next_transaction(&self, status: StatusFlags) -> Option<&[u8]> {
+        self.waiting().filter(|_| !self.in_transaction(status))
+    }
+
+    fn waiting(&self) -> Option<&[u8]> {
+        let text = self.characteristics.as_deref()?;
+        let is_set = |sql: &[u8]| {
+            sql.trim_ascii().is_empty() || sql.trim_ascii().starts_with(SET_TRANSACTION)
+        };
+        text.split(|&b| b == b';').all(is_set).then_some(text)
+    }
+
+    /// Such statements have been put on the connection, or are there no more.
+    pub fn set_next_transaction(&mut self, statements: Option<&[u8]>) {
+        self.characteristics = statements.map(Into::into);
     }
 
     /// Whether the session holds table locks.
@@ -122,6 +143,7 @@ impl Pending {
             && self.shown == Shown::None
             && !self.everything
             && self.option.is_none()
+            && self.waiting().is_none()
     }
 
     /// Whether the way statements are to be read may have changed.
@@ -150,5 +172,25 @@ mod tests {
         assert!(pending.in_transaction(StatusFlags(0)));
         pending.transaction = *b"_______L";
         assert!(!pending.in_transaction(StatusFlags(0)) && pending.tables_locked());
+    }
+
+    #[test]
+    fn what_waits_for_a_transaction_is_none() {
+        let idle = StatusFlags(StatusFlags::AUTOCOMMIT);
+        let mut pending = Pending::default();
+        let text = b"SET TRANSACTION ISOLATION LEVEL SERIALIZABLE; SET TRANSACTION READ ONLY;";
+        pending.set_next_transaction(Some(text));
+        assert!(!pending.in_transaction(idle) && !pending.is_settled());
+        assert_eq!(pending.next_transaction(idle), Some(&text[..]));
+        for running in [
+            &b"START TRANSACTION;"[..],
+            b"SET TRANSACTION ISOLATION LEVEL SERIALIZABLE; START TRANSACTION READ ONLY;",
+        ] {
+            pending.set_next_transaction(Some(running));
+            assert!(pending.in_transaction(idle) && pending.next_transaction(idle).is_none());
+        }
+        pending.set_next_transaction(Some(text));
+        pending.transaction = *b"I___W___";
+        assert!(pending.next_transaction(idle).is_none());
     }
 }

@@ -78,6 +78,7 @@ impl Session {
         let state = self.after_reset(&server);
         self.carried.last_insert_id = 0;
         self.carried.row_count = 0;
+        self.carried.next_transaction = None;
         self.carried.timeouts = self.timeouts_anew(&self.login);
         self.carried.diagnostics = None;
         self.set_state(state);

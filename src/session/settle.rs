@@ -25,6 +25,8 @@ use crate::relay::Trackers;
 const FLUSH: &[u8] = b"SET @@session.session_track_schema=ON";
 /// The id, whatever the session's `sql_select_limit` is.
 const INSERT_ID: &[u8] = b"SELECT LAST_INSERT_ID() LIMIT 1";
+/// Forgets what waits for the next transaction, whatever `completion_type` is (measured on both servers).
+const END_TRANSACTION: &[u8] = b"COMMIT AND NO CHAIN NO RELEASE";
 /// The four plain readers of the diagnostics area; none of them changes it.
 const DIAGNOSTICS: [&[u8]; 4] = [
     b"SHOW WARNINGS",
@@ -36,6 +38,7 @@ const DIAGNOSTICS: [&[u8]; 4] = [
 /// What the first write asked for, to read the answers in the same order.
 struct Asked {
     diagnostics: bool,
+    next_transaction: bool,
     trackers: bool,
     restore_timeouts: bool,
     option: bool,
@@ -52,20 +55,23 @@ impl Session {
     /// # Errors
     /// [`StatementError`]: the session's own state is then unknown.
     pub(super) async fn settle(&mut self) -> Result<(), StatementError> {
-        let Some(hold) = &mut self.hold else {
-            return Ok(());
-        };
-        if hold.pending.is_settled() && hold.pending.schema.is_none() {
-            return Ok(());
+        let saving = self.hold.as_ref().is_some_and(|h| h.pending.diagnostics);
+        // A second time behind an error: only its flush tells whether a SET TRANSACTION waits.
+        while let Some(hold) = &mut self.hold
+            && !(hold.pending.is_settled() && hold.pending.schema.is_none())
+        {
+            let mut settling = Settling {
+                hold,
+                carried: &mut self.carried,
+            };
+            let state = settling.run(&self.context.metrics.sessions).await?;
+            hold.lease.state = state.clone();
+            let done = hold.pending.next_transaction(self.carried.status).is_none();
+            self.set_state(state);
+            if done {
+                break;
+            }
         }
-        let saving = hold.pending.diagnostics;
-        let mut settling = Settling {
-            hold,
-            carried: &mut self.carried,
-        };
-        let state = settling.run(&self.context.metrics.sessions).await?;
-        hold.lease.state = state.clone();
-        self.set_state(state);
         if saving {
             self.carried.date_diagnostics();
         }
@@ -85,6 +91,7 @@ impl Settling<'_> {
         let asked = self.ask(&facts, &found);
         self.hold.lease.send().await?;
         let late = self.hear(&asked, metrics).await?;
+        self.hold.pending.note_transaction(&late);
         let mut state = self.reported_state();
         if let Some(query) = &asked.read {
             metrics.readbacks.inc();
@@ -138,6 +145,14 @@ impl Settling<'_> {
         if pending.diagnostics {
             DIAGNOSTICS.iter().for_each(|sql| lease.put_query(sql));
         }
+        // An error may hide that it waits no more; the flush tells.
+        let next_transaction = pending
+            .next_transaction(self.carried.status)
+            .filter(|_| !pending.unsettled);
+        if let Some(statements) = next_transaction {
+            self.carried.next_transaction = Some(statements.into());
+            lease.put_query(END_TRANSACTION);
+        }
         if timeouts {
             lease.put_query(IdleTimeouts::READ_SQL.as_bytes());
         }
@@ -163,6 +178,7 @@ impl Settling<'_> {
         }
         Asked {
             diagnostics: pending.diagnostics,
+            next_transaction: next_transaction.is_some(),
             trackers,
             restore_timeouts: restore_timeouts && own_timeouts.is_some(),
             option: pending.option.is_some(),
@@ -197,6 +213,10 @@ impl Settling<'_> {
                 late.merge(&set.answer.trackers);
             }
         }
+        if asked.next_transaction {
+            late.merge(&lease.read_ok().await?.trackers);
+            self.hold.pending.set_next_transaction(None);
+        }
         if asked.timeouts {
             let set = lease.read_rows().await?;
             late.merge(&set.answer.trackers);
@@ -221,15 +241,9 @@ impl Settling<'_> {
         }
         if asked.flush {
             metrics.error_flushes.inc();
-            let flushed = lease.read_ok().await?;
-            // An ERR has no status flags: with autocommit off, the failed statement has begun a
-            // transaction all the same, which has locks and a snapshot (measured on both servers).
-            if let Some(status) = flushed.status {
-                self.carried.set_status(status);
-            }
-            self.hold.pending.note_transaction(&flushed.trackers);
-            late.merge(&flushed.trackers);
+            late.merge(&self.hear_flush().await?);
         }
+        let lease = &mut self.hold.lease;
         if asked.insert_id {
             let set = lease.read_rows().await?;
             late.merge(&set.answer.trackers);
@@ -238,6 +252,16 @@ impl Settling<'_> {
             self.carried.last_insert_id = id;
         }
         Ok(late)
+    }
+
+    async fn hear_flush(&mut self) -> Result<Trackers, StatementError> {
+        let flushed = self.hold.lease.read_ok().await?;
+        // An ERR has no status flags: with autocommit off, the failed statement has begun a
+        // transaction all the same, which has locks and a snapshot (measured on both servers).
+        if let Some(status) = flushed.status {
+            self.carried.set_status(status);
+        }
+        Ok(flushed.trackers)
     }
 
     /// What the error had hidden: names that were reported only now.

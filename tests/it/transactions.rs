@@ -3,10 +3,13 @@
 use crate::support::clients::{client_in, on_every_server, value};
 use crate::support::servers::{Server, USER};
 use crate::support::sidepool::Sidepool;
+use crate::support::wire::Reply;
 
 on_every_server! {
     a_failed_statement_without_autocommit_leaves_its_transaction_with_its_session => failed_statement;
     locks_of_a_failed_statement_go_with_its_session => locks_go;
+    what_waits_for_the_next_transaction_keeps_no_connection => next_transaction;
+    what_waits_for_the_next_transaction_outlives_an_error => next_transaction_over_errors;
 }
 
 /// With autocommit off a statement that fails has begun a transaction, although its ERR cannot say
@@ -78,4 +81,55 @@ async fn locks_go(server: &Server) {
         )
     })
     .await;
+}
+
+/// `SET TRANSACTION` waits for the session's own next transaction, on whatever connection it runs, and
+/// its connection serves others meanwhile.
+async fn next_transaction(server: &Server) {
+    server.database("t_trx3");
+    server.root("CREATE TABLE t_trx3.t (a INT) ENGINE=InnoDB");
+    let sidepool = Sidepool::sharing(server, 1);
+    let mut a = client_in(&sidepool, USER, "t_trx3").await;
+    let mut b = client_in(&sidepool, USER, "t_trx3").await;
+    for completion in ["NO_CHAIN", "CHAIN"] {
+        a.run(&format!("SET completion_type = {completion}")).await;
+        a.run("SET TRANSACTION READ ONLY").await;
+        // Nobody is in a transaction, so the one connection is free, and as others know it.
+        b.run("INSERT INTO t VALUES (1)").await;
+        a.run("SET time_zone = '+01:00'").await;
+        b.run("BEGIN").await;
+        b.run("INSERT INTO t VALUES (2)").await;
+        b.run("COMMIT").await;
+        a.run("START TRANSACTION").await;
+        assert_eq!(a.query("INSERT INTO t VALUES (3)").await.err().code, 1792);
+        a.run("COMMIT AND NO CHAIN").await;
+        a.run("INSERT INTO t VALUES (4)").await;
+        a.run("COMMIT AND NO CHAIN").await;
+    }
+    assert_eq!(value(&mut b, "SELECT COUNT(*) FROM t").await, "6");
+    assert_eq!(sidepool.metric("sidepool_session_pins_total", ""), 0.0);
+}
+
+/// It also waits over an error, and not over what ends it or begins the session anew.
+async fn next_transaction_over_errors(server: &Server) {
+    server.database("t_trx4");
+    server.root("CREATE TABLE t_trx4.t (a INT) ENGINE=InnoDB");
+    let sidepool = Sidepool::sharing(server, 1);
+    let mut a = client_in(&sidepool, USER, "t_trx4").await;
+    let mut b = client_in(&sidepool, USER, "t_trx4").await;
+    for (end, refused) in [("SELECT nothing", true), ("COMMIT", false), ("", false)] {
+        a.run("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE").await;
+        a.run("SET TRANSACTION READ ONLY").await;
+        if end.is_empty() {
+            a.command(31, b"").await;
+            a.read_reply().await.ok();
+        } else {
+            a.query(end).await;
+        }
+        b.run("INSERT INTO t VALUES (1)").await;
+        a.run("BEGIN").await;
+        let reply = a.query("INSERT INTO t_trx4.t VALUES (2)").await;
+        assert_eq!(matches!(reply, Reply::Err(_)), refused, "behind {end:?}");
+        a.run("ROLLBACK").await;
+    }
 }
