@@ -25,6 +25,7 @@ on_every_server! {
     observe_mode_closes_nothing => observe;
     a_rule_overrides => rule;
     the_clients_own_wait_timeout_holds => own_wait_timeout;
+    a_longer_wait_timeout_of_the_clients_is_capped => longer_wait_timeout;
     a_slow_login_is_ended => handshake;
     a_reload_reaches_idle_clients => reload;
     a_ping_is_activity_if_wanted => ping;
@@ -303,6 +304,15 @@ async fn own_wait_timeout(server: &Server) {
         sidepool.metric("sidepool_pool_retired_total", "server_closed"),
         0.0
     );
+}
+
+/// As Rails sets on every connection.
+async fn longer_wait_timeout(server: &Server) {
+    let sidepool = Sidepool::start(server, &[("SIDEPOOL_CLIENT__IDLE_TIMEOUT", "1s")]);
+    let mut rails = client(&sidepool).await;
+    rails.run("SET @@SESSION.wait_timeout = 2147483").await;
+    assert_eq!(value(&mut rails, "SELECT @@wait_timeout").await, "2147483");
+    assert_eq!(notice(&mut rails).await, Some((0, own_notice(server))));
 }
 
 async fn handshake(server: &Server) {
