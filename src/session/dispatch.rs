@@ -185,8 +185,7 @@ impl Session {
         match findings.whole {
             Whole::Ordinary => None,
             Whole::Kill { id, query } => Box::pin(self.kill(id, query, began)).await,
-            // The server has it.
-            Whole::RowCount if self.hold.is_some() => None,
+            // The server may not know it: answers of Sidepool's own count as well.
             Whole::RowCount => self.answer_row_count(sql).await,
             // The server has them.
             _ if self.hold.as_ref().is_some_and(|h| h.pending.diagnostics) => None,

@@ -11,6 +11,7 @@ use super::directory::Activity;
 use super::pending::Pending;
 use super::plan::{Place, Plan, Shown};
 use super::reach::Replayed;
+use super::scan::may_call;
 use super::{Session, patience};
 use crate::backend::dialer::Dialer;
 use crate::backend::state::State;
@@ -228,7 +229,7 @@ impl Session {
     /// Sends the command with what goes in front of it, and relays the answer.
     async fn attempt(&mut self, work: &Work) -> Attempt {
         let plan = &work.plan;
-        self.put_before(plan);
+        self.put_before(work);
         let own = std::mem::take(&mut self.own);
         let client = self.client_framing();
         let first_seq = self.first_seq;
@@ -305,7 +306,8 @@ impl Session {
     }
 
     /// Appends what the plan wants in front of the command.
-    fn put_before(&mut self, plan: &Plan) {
+    fn put_before(&mut self, work: &Work) {
+        let plan = &work.plan;
         let Some(hold) = &mut self.hold else { return };
         let (lease, before) = (&mut hold.lease, plan.before);
         if let Some(statements) = &self.carried.next_transaction {
@@ -320,9 +322,10 @@ impl Session {
         // Nothing may come between the client's statement and the one before it on this connection.
         if plan.place == Place::Anywhere {
             // With a question open, the connection's is the session's own.
-            if before.last_insert_id
-                && !hold.pending.insert_id
+            if !hold.pending.insert_id
                 && lease.last_insert_id != self.carried.last_insert_id
+                // A function may read it, which no scan of this text shows.
+                && (before.last_insert_id || may_call(work.text(), self.carried.lex))
             {
                 let sql = format!(
                     "SET @@session.last_insert_id={}",

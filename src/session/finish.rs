@@ -9,7 +9,7 @@ use super::directory::Activity;
 use super::exchange::{Hold, Trouble, Work};
 use super::pins::{Cleaning, Pins};
 use super::plan::{Plan, Shown};
-use super::scan::{digest, uses_tables};
+use super::scan::{digest, set_without_scope, uses_tables};
 use super::settle::clean_up;
 use super::{Flow, Session};
 use crate::backend::state::Family;
@@ -64,10 +64,15 @@ impl Session {
         }
         let alone = self.is_alone();
         self.note_diagnostics(answer, work);
-        let unexplained = match &mut self.hold {
-            Some(hold) => hold.pending.note(answer, &work.plan),
-            None => return Flow::Continue,
+        let Some(hold) = &mut self.hold else {
+            return Flow::Continue;
         };
+        let unexplained = hold.pending.note(answer, &work.plan);
+        if work.plan.after.untracked {
+            for name in set_without_scope(work.text(), self.carried.lex) {
+                hold.pending.note_variable(&name);
+            }
+        }
         self.pin_for(answer, work, unexplained);
         if alone && answer.error().is_none() && answer.warnings == 0 {
             self.take_known_transition(work);

@@ -68,7 +68,6 @@ impl Pending {
         self.insert_id |= plan.after.last_insert_id || answer.last_insert_id != 0;
         self.unsettled |= answer.error().is_some();
         self.xa |= plan.after.xa;
-        self.everything |= plan.after.everything;
         if answer.trackers.is_empty() {
             return false;
         }
@@ -80,9 +79,7 @@ impl Pending {
         let mut named = false;
         for name in trackers.variables() {
             named = true;
-            if !self.names.iter().any(|known| **known == *name) {
-                self.names.push(name.into());
-            }
+            self.note_variable(name);
         }
         if let Some(schema) = trackers.schema() {
             named = true;
@@ -90,6 +87,13 @@ impl Pending {
         }
         self.note_transaction(trackers);
         trackers.state_changed() && !named
+    }
+
+    /// Notes that a variable may have changed.
+    pub fn note_variable(&mut self, name: &[u8]) {
+        if !self.names.iter().any(|known| **known == *name) {
+            self.names.push(name.into());
+        }
     }
 
     /// Notes what an answer, be it to an own statement, told about the transaction.

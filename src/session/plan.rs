@@ -52,9 +52,8 @@ pub struct After {
     pub plain_set: bool,
     /// It ended the transaction, so savepoints are gone.
     pub end_transaction: bool,
-    /// It may have changed variables that no tracker names: MariaDB 10.11.19 is silent about
-    /// `SET @@time_zone = DEFAULT`.
-    pub everything: bool,
+    /// It set variables that MariaDB's trackers do not name: 10.11.19 is silent about `SET @@time_zone = …`.
+    pub untracked: bool,
     /// It is about a distributed transaction.
     pub xa: bool,
     /// It may have changed variables of the server.
@@ -98,7 +97,7 @@ impl Plan {
             last_insert_id: false,
             plain_set: false,
             end_transaction: false,
-            everything: false,
+            untracked: false,
             xa: false,
             globals: false,
             looks_back: false,
@@ -120,7 +119,7 @@ impl Plan {
                 last_insert_id: flags.any(Flags::INSERT | Flags::LAST_INSERT_ID),
                 plain_set: flags.any(Flags::PLAIN_SET),
                 end_transaction: flags.any(Flags::END_TRANSACTION),
-                everything: flags.any(Flags::DEFAULT),
+                untracked: flags.any(Flags::UNTRACKED),
                 xa: flags.any(Flags::XA),
                 globals: flags.any(Flags::GLOBAL),
                 looks_back: flags.any(Flags::LOOKS_BACK),

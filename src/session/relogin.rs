@@ -8,7 +8,7 @@ use tracing::warn;
 use super::context::Login;
 use super::exchange::Work;
 use super::plan::Plan;
-use super::settle::read_after_reset;
+use super::settle::{read_after_reset, select_again};
 use super::{Flow, Session, carried, own_timeouts, patience};
 use crate::backend::connection::StatementError;
 use crate::backend::key::PoolKey;
@@ -95,6 +95,12 @@ impl Session {
             warn!(client = self.me.id(), %error, "session state could not be set after a reset");
             self.let_go(RetireReason::Broken);
             return Flow::Close(CloseReason::BackendLost);
+        }
+        if let Some(hold) = &mut self.hold
+            && select_again(&mut hold.lease).await.is_err()
+        {
+            // Gone or denied by now: not what others expect of a connection.
+            self.let_go(RetireReason::Dirty);
         }
         self.give_back_if_free().await
     }

@@ -317,7 +317,22 @@ pub(super) async fn reset(
     if !init_query.is_empty() {
         connection.run_init_query(init_query).await?;
     }
-    read_after_reset(connection).await
+    read_after_reset(connection).await?;
+    select_again(connection).await
+}
+
+/// Selects the connection's database once more: a reset keeps it and sets `character_set_database` to
+/// the server's default all the same (measured on both servers).
+///
+/// # Errors
+/// [`StatementError`]: the connection is of no more use; the database may be gone.
+pub(super) async fn select_again(connection: &mut BackendConnection) -> Result<(), StatementError> {
+    let Some(name) = connection.state.schema().cloned() else {
+        return Ok(());
+    };
+    connection.put_command(Command::InitDb, &name);
+    connection.send().await?;
+    connection.read_ok().await.map(drop)
 }
 
 /// Sets the trackers again after a `COM_RESET_CONNECTION` and reads the state.

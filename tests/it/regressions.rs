@@ -2,13 +2,17 @@
 
 use crate::support::clients::*;
 use crate::support::eventually;
-use crate::support::servers::Server;
+use crate::support::servers::{Server, USER};
 use crate::support::sidepool::Sidepool;
 use crate::support::wire::{DEPRECATE_EOF, Login, MULTI_STATEMENTS, Reply, Wire};
 
 on_every_server! {
     row_count_is_what_a_dedicated_connection_says => row_count;
     counts_in_one_text_with_their_statement => counts_in_one_text;
+    a_variable_set_without_a_scope_stays_with_its_session => set_without_scope;
+    a_reset_leaves_the_charset_of_the_database => charset_of_the_database;
+    a_function_reads_its_own_sessions_insert_id => insert_id_in_a_function;
+    row_count_behind_an_answer_of_sidepools => row_count_behind_own_answer;
     a_reset_ends_the_pin_of_a_user_variable => reset_unpins;
     a_change_of_user_ends_the_pin_of_a_user_variable => change_user_unpins;
 }
@@ -115,6 +119,79 @@ async fn counts_in_one_text(server: &Server) {
         .query_all("SELECT SQL_CALC_FOUND_ROWS a FROM t LIMIT 1; SELECT FOUND_ROWS()")
         .await;
     assert_eq!(replies[1].clone().text(), "3");
+}
+
+/// MariaDB's trackers are silent about `SET @@name = …`.
+async fn set_without_scope(server: &Server) {
+    let sidepool = Sidepool::sharing(server, 1);
+    let (mut a, mut b) = (client(&sidepool).await, client(&sidepool).await);
+    for (set, read) in [
+        ("@@time_zone = '+01:00'", "@@time_zone"),
+        ("@@sql_mode = ''", "@@sql_mode"),
+        ("@@sort_buffer_size = 65536", "@@sort_buffer_size"),
+        (
+            "@@div_precision_increment := 7",
+            "@@div_precision_increment",
+        ),
+        ("@@autocommit = 0", "@@autocommit"),
+        ("@@`lc_time_names` = 'de_DE'", "@@lc_time_names"),
+    ] {
+        let read = format!("SELECT {read}");
+        let usual = value(&mut b, &read).await;
+        a.run(&format!("SET {set}")).await;
+        let own = value(&mut a, &read).await;
+        assert_ne!(own, usual, "{set}");
+        if set.contains("autocommit") {
+            a.run("COMMIT").await;
+        }
+        assert_eq!(value(&mut b, &read).await, usual, "{set}");
+        assert_eq!(value(&mut a, &read).await, own, "{set}");
+    }
+    assert_eq!(sidepool.metric("sidepool_session_pins_total", ""), 0.0);
+    a.run("SET @@timestamp = 1000").await;
+    assert_eq!(
+        sidepool.metric("sidepool_session_pins_total", "session_variable"),
+        1.0
+    );
+}
+
+async fn charset_of_the_database(server: &Server) {
+    server.database("t_reg_cs");
+    server.root("ALTER DATABASE t_reg_cs CHARACTER SET koi8r");
+    let sidepool = Sidepool::sharing(server, 1);
+    const CHARSET: &str = "SELECT @@character_set_database";
+    let mut a = client_in(&sidepool, USER, "t_reg_cs").await;
+    a.command(31, b"").await;
+    a.read_reply().await.ok();
+    // A session that ends in a transaction has its connection reset.
+    let mut b = client_in(&sidepool, USER, "t_reg_cs").await;
+    assert_eq!(value(&mut b, CHARSET).await, "koi8r");
+    b.run("BEGIN").await;
+    drop(b);
+    let mut c = client_in(&sidepool, USER, "t_reg_cs").await;
+    assert_eq!(value(&mut c, CHARSET).await, "koi8r");
+}
+
+async fn insert_id_in_a_function(server: &Server) {
+    server.database("t_reg_fn");
+    server.root("CREATE TABLE t_reg_fn.t (a INT AUTO_INCREMENT PRIMARY KEY)");
+    server
+        .routine("CREATE FUNCTION t_reg_fn.f() RETURNS INT READS SQL DATA RETURN LAST_INSERT_ID()");
+    let sidepool = Sidepool::sharing(server, 1);
+    let mut a = client_in(&sidepool, USER, "t_reg_fn").await;
+    let mut b = client_in(&sidepool, USER, "t_reg_fn").await;
+    a.run("INSERT INTO t VALUES (NULL)").await;
+    assert_eq!(value(&mut b, "SELECT f()").await, "0");
+    assert_eq!(value(&mut a, "SELECT f()").await, "1");
+}
+
+async fn row_count_behind_own_answer(server: &Server) {
+    let sidepool = Sidepool::sharing(server, 1);
+    let mut a = client(&sidepool).await;
+    a.query("SELECT nonsense").await.err();
+    a.run("BEGIN").await;
+    a.run("SHOW WARNINGS").await;
+    assert_eq!(value(&mut a, "SELECT ROW_COUNT()").await, "-1");
 }
 
 async fn reset_unpins(server: &Server) {

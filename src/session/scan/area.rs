@@ -54,7 +54,7 @@ pub fn uses_tables(sql: &[u8], mode: LexMode) -> bool {
                 None => true,
             }
         }
-        b"alter" => !tokens
+        b"create" | b"alter" => !tokens
             .next()
             .is_some_and(|t| is(&t, &["database", "schema"])),
         b"use" | b"begin" | b"start" | b"commit" | b"rollback" | b"savepoint" | b"release"

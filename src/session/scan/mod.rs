@@ -18,7 +18,9 @@ use std::ops::{BitOr, BitOrAssign};
 use aho_corasick::{AhoCorasick, AhoCorasickBuilder, AhoCorasickKind};
 
 pub use area::uses_tables;
+pub use calls::may_call;
 pub use lexer::{CharsetFamily, LexMode, Lexer, Token};
+pub use set::set_without_scope;
 pub use statement::digest;
 
 /// What a statement may do or need; a set.
@@ -94,8 +96,8 @@ flags! {
     LASTVAL = 27;
     /// `XA …`
     XA = 28;
-    /// A `SET` to `DEFAULT`.
-    DEFAULT = 29;
+    /// A `SET` of a `@@name` without a scope.
+    UNTRACKED = 29;
 }
 
 impl Flags {

@@ -1,16 +1,16 @@
 //! `SET`: what it may change, and whether the same text on the same state gives the same state.
 
 use super::Flags;
-use super::lexer::Token;
-use super::statement::{has_word, head_flags, is_word, word_at};
+use super::lexer::{LexMode, Lexer, Token};
+use super::statement::{head_flags, is_word, word_at};
 
 pub(super) fn set_flags(tokens: &[Token<'_>]) -> Flags {
     let mut flags = Flags::SET;
     if sets_globals(tokens) {
         flags |= Flags::GLOBAL;
     }
-    if has_word(tokens, b"default") {
-        flags |= Flags::DEFAULT;
+    if without_scope(tokens).next().is_some() {
+        flags |= Flags::UNTRACKED;
     }
     flags
         | match &word_at(tokens, 1).unwrap_or_default().to_ascii_lowercase()[..] {
@@ -33,6 +33,24 @@ pub(super) fn set_flags(tokens: &[Token<'_>]) -> Flags {
             // An expression may call a function that inserts.
             _ => Flags::WRITE | Flags::INSERT,
         }
+}
+
+/// The variables that the text sets as `@@name`, without a scope, in lower case. MariaDB 10.11.19 does not report them.
+pub fn set_without_scope(sql: &[u8], mode: LexMode) -> Vec<Box<[u8]>> {
+    let tokens: Vec<_> = Lexer::new(sql, mode).collect();
+    let names = without_scope(&tokens);
+    names.map(|name| name.to_ascii_lowercase().into()).collect()
+}
+
+fn without_scope<'t>(tokens: &'t [Token<'_>]) -> impl Iterator<Item = &'t [u8]> {
+    tokens.windows(3).filter_map(|three| match three {
+        [
+            Token::SystemVariable,
+            Token::Word(name) | Token::Quoted(name),
+            Token::Punct(b'=') | Token::Assign,
+        ] => Some(*name),
+        _ => None,
+    })
 }
 
 /// Whether a `SET` of these tokens changes variables of the server.

@@ -200,6 +200,49 @@ fn quoting_modes_decide_where_strings_end() {
 }
 
 #[test]
+fn variables_set_without_a_scope_are_named() {
+    for (sql, names) in [
+        ("SET @@time_zone = '+01:00'", &["time_zone"][..]),
+        (
+            "set autocommit=0, @@SQL_mode := concat(@@sql_mode, ',ANSI'), @@`timestamp`=5",
+            &["sql_mode", "timestamp"],
+        ),
+        ("SET @@x = DEFAULT; SET @@y=1", &["x", "y"]),
+    ] {
+        assert!(flags(sql).any(Flags::UNTRACKED), "{sql}");
+        let found = set_without_scope(sql.as_bytes(), LexMode::default());
+        let found: Vec<_> = found.iter().map(|n| str::from_utf8(n).unwrap()).collect();
+        assert_eq!(found, names, "{sql}");
+    }
+    for sql in [
+        "SET time_zone = DEFAULT",
+        "SET @@session.time_zone = '+01:00', @@local.x = @@y, GLOBAL z = 3",
+        "SELECT @@x",
+    ] {
+        assert!(!flags(sql).any(Flags::UNTRACKED), "{sql}");
+    }
+}
+
+#[test]
+fn calls_of_stored_functions_are_found() {
+    for sql in [
+        "SELECT f()",
+        "select a.f (1)",
+        "SELECT `f`(1)",
+        "INSERT INTO t VALUES (g(1))",
+    ] {
+        assert!(may_call(sql.as_bytes(), LexMode::default()), "{sql}");
+    }
+    for sql in [
+        "SELECT c FROM t WHERE id IN (1, 2)",
+        "SELECT 'f()', COUNT(*), SUM(k) FROM t WHERE id BETWEEN 1 AND 5",
+        "BEGIN",
+    ] {
+        assert!(!may_call(sql.as_bytes(), LexMode::default()), "{sql}");
+    }
+}
+
+#[test]
 fn accounts_are_not_user_variables() {
     for sql in [
         "CREATE USER app@localhost",
@@ -220,7 +263,8 @@ fn only_sets_of_literals_are_plain() {
         "SET @@long_query_time = 1.5",
         "SET AUTOCOMMIT = 1;",
     ] {
-        assert_eq!(flags(sql), Flags::PLAIN_SET | Flags::SET, "{sql}");
+        let found = flags(sql).without(Flags::UNTRACKED);
+        assert_eq!(found, Flags::PLAIN_SET | Flags::SET, "{sql}");
     }
     for sql in [
         "SET time_zone = DEFAULT",
