@@ -164,6 +164,8 @@ reasons! {
         Broken => "broken",
         /// The account's credentials are no longer accepted.
         AuthRevoked => "auth_revoked",
+        /// A client changed accounts or privileges, which servers look up when a connection logs in.
+        PrivilegesChanged => "privileges_changed",
         /// `RECONNECT`, a reload or an operator's request.
         Admin => "admin",
         /// The backend is no longer a target (failover, removal).

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::connection::{BackendConnection, StatementError};
 use super::dialer::{BaselineKey, DialError, Dialer};
@@ -230,6 +230,19 @@ impl Target {
                 Err(DatabaseError::Statement(error))
             }
         }
+    }
+
+    /// Accounts, roles or privileges are changing. A connection has the privileges of its login, so none of
+    /// before is lent to anybody any more.
+    pub fn forget_privileges(&self) {
+        self.0.dialer.forget_globals();
+        self.0.databases.lock().clear();
+        let reason = RetireReason::PrivilegesChanged;
+        let idle = self.0.pool.retire_keys(|_| true, reason);
+        debug!(
+            idle,
+            "connections of before a change of privileges are closed"
+        );
     }
 
     fn remember_database(&self, key: DatabaseKey, name: Bytes) {

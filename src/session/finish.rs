@@ -36,7 +36,15 @@ impl Session {
         // once must see what it changed.
         let _changing =
             (work.plan.after.globals).then(|| self.target().dialer().changing_globals());
-        match self.exchange(&work).await {
+        if work.plan.after.privileges {
+            self.target().forget_privileges();
+        }
+        let answered = self.exchange(&work).await;
+        if work.plan.after.privileges {
+            // Once more for those that logged in meanwhile.
+            self.target().forget_privileges();
+        }
+        match answered {
             Ok(answer) => {
                 self.count_bytes(work.len(), answer.bytes);
                 self.answered(&answer, &work).await

@@ -58,6 +58,8 @@ pub struct After {
     pub xa: bool,
     /// It may have changed variables of the server.
     pub globals: bool,
+    /// It may have changed accounts, roles or privileges.
+    pub privileges: bool,
     /// It only looked at what the statement before it left behind.
     pub looks_back: bool,
 }
@@ -100,6 +102,7 @@ impl Plan {
             untracked: false,
             xa: false,
             globals: false,
+            privileges: false,
             looks_back: false,
         },
         pins: Pins::NONE,
@@ -122,6 +125,7 @@ impl Plan {
                 untracked: flags.any(Flags::UNTRACKED),
                 xa: flags.any(Flags::XA),
                 globals: flags.any(Flags::GLOBAL),
+                privileges: flags.any(Flags::PRIVILEGES),
                 looks_back: flags.any(Flags::LOOKS_BACK),
             },
             pins: pins(flags, memory),

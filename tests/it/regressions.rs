@@ -2,7 +2,7 @@
 
 use crate::support::clients::*;
 use crate::support::eventually;
-use crate::support::servers::{Server, USER};
+use crate::support::servers::{PASSWORD, Server, USER};
 use crate::support::sidepool::Sidepool;
 use crate::support::wire::{DEPRECATE_EOF, Login, MULTI_STATEMENTS, Reply, Wire};
 
@@ -13,6 +13,7 @@ on_every_server! {
     a_reset_leaves_the_charset_of_the_database => charset_of_the_database;
     a_function_reads_its_own_sessions_insert_id => insert_id_in_a_function;
     row_count_behind_an_answer_of_sidepools => row_count_behind_own_answer;
+    privileges_granted_through_sidepool_count_at_once => privileges;
     a_reset_ends_the_pin_of_a_user_variable => reset_unpins;
     a_change_of_user_ends_the_pin_of_a_user_variable => change_user_unpins;
 }
@@ -192,6 +193,35 @@ async fn row_count_behind_own_answer(server: &Server) {
     a.run("BEGIN").await;
     a.run("SHOW WARNINGS").await;
     assert_eq!(value(&mut a, "SELECT ROW_COUNT()").await, "-1");
+}
+
+/// Servers look some privileges up at login, so connections of before must not be lent any more.
+async fn privileges(server: &Server) {
+    account(server, "reg_granted");
+    server.database("t_reg_pr");
+    server.root(&format!(
+        "DROP USER IF EXISTS reg_granter@'%'; \
+         CREATE USER reg_granter@'%' IDENTIFIED BY '{PASSWORD}'; \
+         GRANT ALL ON *.* TO reg_granter@'%' WITH GRANT OPTION"
+    ));
+    let sidepool = Sidepool::sharing(server, 4);
+    let mut granter = client_as(&sidepool, "reg_granter").await;
+    const READ: &str = "SELECT COUNT(*) > 0 FROM mysql.user";
+    for (change, allowed) in [
+        ("GRANT SELECT ON *.* TO reg_granted@'%'", true),
+        ("REVOKE SELECT ON *.* FROM reg_granted@'%'", false),
+        ("GRANT SELECT ON `mysql`.* TO reg_granted@'%'", true),
+        ("REVOKE SELECT ON mysql.* FROM reg_granted@'%'", false),
+    ] {
+        let mut before = client_as(&sidepool, "reg_granted").await;
+        assert_eq!(matches!(before.query(READ).await, Reply::Err(_)), allowed);
+        granter.run(change).await;
+        let mut after = client_as(&sidepool, "reg_granted").await;
+        let reply = after.query(READ).await;
+        assert_eq!(!matches!(reply, Reply::Err(_)), allowed, "{change}");
+    }
+    let closed = sidepool.metric("sidepool_pool_retired_total", "privileges_changed");
+    assert!(closed >= 4.0, "{closed}");
 }
 
 async fn reset_unpins(server: &Server) {

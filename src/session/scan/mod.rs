@@ -98,6 +98,8 @@ flags! {
     XA = 28;
     /// A `SET` of a `@@name` without a scope.
     UNTRACKED = 29;
+    /// Changes accounts, roles or privileges.
+    PRIVILEGES = 31;
 }
 
 impl Flags {
@@ -206,6 +208,7 @@ const ALARMS: &[&str] = &[
     "previous",
     "identity",
     "atomic",
+    "mysql",
 ];
 
 impl Default for Scanner {

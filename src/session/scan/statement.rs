@@ -19,9 +19,7 @@ pub(super) fn plain_kind(word: &[u8]) -> Option<Flags> {
             Some(Flags::NONE)
         }
         b"commit" => Some(Flags::END_TRANSACTION),
-        b"update" | b"delete" | b"truncate" | b"create" | b"alter" | b"drop" | b"with" => {
-            Some(Flags::WRITE)
-        }
+        b"update" | b"delete" | b"truncate" | b"with" => Some(Flags::WRITE),
         b"insert" | b"replace" | b"load" => Some(Flags::WRITE | Flags::INSERT),
         _ => None,
     }
@@ -141,11 +139,34 @@ fn classify_one(tokens: &[Token<'_>]) -> Flags {
     if has_adjacent_variable(tokens) {
         flags |= Flags::USER_VARIABLE;
     }
+    if changes_privileges(tokens) {
+        flags |= Flags::PRIVILEGES;
+    }
     let head = head_flags(tokens);
     if flags != Flags::NONE {
         return flags | head.without(Flags::PLAIN_SET);
     }
     head
+}
+
+/// Whether the statement may change accounts, roles or privileges: by statements of their own, or by
+/// writing to the server's tables of them.
+fn changes_privileges(tokens: &[Token<'_>]) -> bool {
+    let first = word_at(tokens, 0).unwrap_or_default().to_ascii_lowercase();
+    let about_accounts = || has_word(tokens, b"user") || has_word(tokens, b"role");
+    match &first[..] {
+        b"grant" | b"revoke" => true,
+        b"create" | b"alter" | b"drop" | b"rename" => about_accounts(),
+        b"set" => is_word(tokens, 1, b"password") || is_word(tokens, 2, b"role"),
+        b"flush" => has_word(tokens, b"privileges"),
+        b"select" | b"show" | b"desc" | b"describe" | b"explain" | b"use" => false,
+        _ => tokens.windows(2).any(|pair| match pair {
+            [Token::Word(name) | Token::Quoted(name), Token::Punct(b'.')] => {
+                name.eq_ignore_ascii_case(b"mysql")
+            }
+            _ => false,
+        }),
+    }
 }
 
 /// What a word tells wherever it stands.
