@@ -73,6 +73,59 @@ reasons! {
     }
 }
 
+impl PinReason {
+    /// One sentence: what to change so that it does not happen, or ends.
+    pub const fn advice(self) -> &'static str {
+        match self {
+            Self::PreparedStatement => {
+                "close prepared statements when they are no longer needed, or let the driver prepare on the client's side"
+            }
+            Self::UserVariable => {
+                "pass values as parameters or in the statement instead of user variables, or reset the connection when done"
+            }
+            Self::TemporaryTable => {
+                "drop temporary tables by name as soon as they are no longer needed, or use a common table expression"
+            }
+            Self::Handler => "close every HANDLER as soon as it has been read, or use SELECT",
+            Self::LockTables => "run UNLOCK TABLES as soon as possible, or use a transaction",
+            Self::Lock => {
+                "release locks by the same literal names, or with SELECT RELEASE_ALL_LOCKS(), UNLOCK or BACKUP END, as soon as possible"
+            }
+            Self::Routine => {
+                "reset the connection after calling procedures, or do what they do in plain statements"
+            }
+            Self::Role => {
+                "give the account a default role on the server instead of SET ROLE in the session"
+            }
+            Self::Diagnostics => {
+                "read warnings with plain SHOW WARNINGS or SHOW ERRORS directly behind the statement"
+            }
+            Self::RowCount => {
+                "take the number of rows from the statement's own answer, and SELECT COUNT(*) instead of SQL_CALC_FOUND_ROWS"
+            }
+            Self::Savepoint => "end transactions, or begin them with BEGIN instead of autocommit=0",
+            Self::ConnectionId => {
+                "ask SELECT CONNECTION_ID() as a statement of its own, which is answered without pinning"
+            }
+            Self::SessionVariable => {
+                "set such variables on the server instead of in the session, or set them back and reset the connection when done"
+            }
+            Self::SessionTrack => {
+                "do not set session_track_* variables, or reset the connection when done"
+            }
+            Self::LargeStatement => {
+                "split statements of 16 MB and more, or send large values as parameters of a prepared statement"
+            }
+            Self::UnknownState => {
+                "find the statement by its digest and reset the connection after it"
+            }
+            Self::NoTrackers => {
+                "use a server with session trackers: MariaDB 10.2 or MySQL 5.7 and later, without a proxy in between"
+            }
+        }
+    }
+}
+
 reasons! {
     /// Why a client connection was closed.
     CloseReason {

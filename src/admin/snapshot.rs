@@ -90,8 +90,8 @@ pub struct ClientSnapshot {
     pub tls: bool,
     /// What the session is doing.
     pub state: ClientState,
-    /// Why the session is pinned; the first cause if there are several.
-    #[serde(serialize_with = "pin_reason")]
+    /// Why the session is pinned, shown with what to do about it; the first cause if there are several.
+    #[serde(flatten, serialize_with = "pin")]
     pub pin_reason: Option<PinReason>,
     /// Seconds since the client was accepted.
     pub connected_seconds: f64,
@@ -170,8 +170,17 @@ pub struct BackendSnapshot {
     pub last_error_seconds: Option<f64>,
 }
 
-fn pin_reason<S: Serializer>(reason: &Option<PinReason>, to: S) -> Result<S::Ok, S::Error> {
-    reason.map(PinReason::as_str).serialize(to)
+fn pin<S: Serializer>(reason: &Option<PinReason>, to: S) -> Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    struct Pin {
+        pin_reason: Option<&'static str>,
+        pin_advice: Option<&'static str>,
+    }
+    let pin = Pin {
+        pin_reason: reason.map(PinReason::as_str),
+        pin_advice: reason.map(PinReason::advice),
+    };
+    pin.serialize(to)
 }
 
 fn label<L: MetricLabel, S: Serializer>(label: &L, to: S) -> Result<S::Ok, S::Error> {

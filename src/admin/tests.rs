@@ -71,6 +71,7 @@ async fn snapshots_are_shown_as_json() {
                 "id": 2_147_483_648_u32, "user": "app", "database": "shop",
                 "program_name": "<script>\u{fffd}", "source": "10.0.0.7", "tls": true,
                 "state": "in_transaction", "pin_reason": "lock_tables",
+                "pin_advice": PinReason::LockTables.advice(),
                 "connected_seconds": 12.5, "idle_seconds": 0.25, "commands": 7,
                 "backend_connection_id": 41,
             }]}),

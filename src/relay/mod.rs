@@ -241,7 +241,7 @@ where
     /// Passes the client's local file on.
     async fn file(&mut self) -> Result<(), RelayError> {
         let mut pump = Pump::file(self.translator.shift());
-        pump.run(self.client, self.backend, |_| false)
+        pump.run(self.client, self.backend, |_| false, |_| ())
             .await
             .map_err(|stop| match stop {
                 Stop::ClientGone(error) => RelayError::ClientGone(error),

@@ -66,7 +66,8 @@ pub enum UploadError {
 
 /// Streams one command (one logical packet, of any size) from the front of the client's input, and from
 /// its stream, to the backend. What is in `backend.output`, `own` commands of Sidepool's, is written in
-/// front of it. Memory is bounded. While it goes on, the backend is listened to.
+/// front of it. Memory is bounded. While it goes on, the backend is listened to. `watch` sees each piece
+/// of the command, packet headers and all.
 ///
 /// Not cancel-safe: dropped half-way, both connections are of no more use.
 ///
@@ -76,6 +77,7 @@ pub async fn upload<C, B>(
     client: &mut Conn<C>,
     backend: &mut Conn<B>,
     own: u16,
+    watch: impl FnMut(&[u8]),
 ) -> Result<Uploaded, UploadError>
 where
     C: AsyncRead + AsyncWrite + Unpin,
@@ -83,7 +85,8 @@ where
 {
     let mut pump = Pump::command();
     let goes_on = |input: &[u8]| matches!(judge(input, own), Ok(Verdict::GoOn));
-    let stop = match pump.run(client, backend, |input| !goes_on(input)).await {
+    let early = |input: &[u8]| !goes_on(input);
+    let stop = match pump.run(client, backend, early, watch).await {
         Ok(()) => {
             return Ok(Uploaded {
                 next_seq: pump.next_seq(),
@@ -223,12 +226,13 @@ impl Pump {
         self.next_seq
     }
 
-    /// Moves everything. `early` judges what the backend has sent meanwhile.
+    /// Moves everything. `early` judges what the backend has sent meanwhile, `watch` sees what is moved.
     pub(super) async fn run<C, B>(
         &mut self,
         client: &mut Conn<C>,
         backend: &mut Conn<B>,
         early: impl Fn(&[u8]) -> bool,
+        mut watch: impl FnMut(&[u8]),
     ) -> Result<(), Stop>
     where
         C: AsyncRead + Unpin,
@@ -237,6 +241,7 @@ impl Pump {
         loop {
             let moved = self.scan(&mut client.input);
             self.bytes += moved as u64;
+            watch(&client.input[..moved]);
             // Own commands in front go out together with the first piece.
             backend.output.extend_from_slice(&client.input[..moved]);
             client.input.advance(moved);

@@ -185,11 +185,21 @@ impl Session {
         match findings.whole {
             Whole::Ordinary => None,
             Whole::Kill { id, query } => Box::pin(self.kill(id, query, began)).await,
+            Whole::ConnectionId | Whole::ThreadId => {
+                Box::pin(self.answer_id(findings.whole, sql)).await
+            }
+            Whole::FoundRows => {
+                self.carried.learned.found_rows = self.is_mariadb();
+                match self.hold.as_ref().is_some_and(|h| !h.pending.asked) {
+                    true => None,
+                    false => Box::pin(self.answer_found_rows(sql)).await,
+                }
+            }
             // The server may not know it: answers of Sidepool's own count as well.
-            Whole::RowCount => self.answer_row_count(sql).await,
+            Whole::RowCount => Box::pin(self.answer_row_count(sql)).await,
             // The server has them.
             _ if self.hold.as_ref().is_some_and(|h| h.pending.diagnostics) => None,
-            form => self.answer_diagnostics(form).await,
+            form => Box::pin(self.answer_diagnostics(form, sql)).await,
         }
     }
 
@@ -205,14 +215,14 @@ impl Session {
         self.carry_out(work).await
     }
 
-    /// A statement of 16 MB and more is not held to be read. What it may do to the session is not
-    /// known, so the session is pinned, and its connection closed in the end.
+    /// A statement of 16 MB and more is not held to be read, but looked at while it passes. If its first
+    /// word does not tell everything, the session is pinned, and its connection closed in the end.
     async fn large(&mut self, command: Command, began: Instant) -> Flow {
         let mut plan = Plan::PLAIN;
         plan.before.last_insert_id = true;
         plan.after.last_insert_id = true;
-        plan.pins.add(PinReason::LargeStatement);
         self.count_query();
+        self.pinned.streamed = None;
         self.carry_out(Work {
             plan,
             ..Work::streamed(command, began)

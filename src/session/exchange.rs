@@ -3,6 +3,8 @@
 //! What may be run again and what may not is decided here, by the rule of DESIGN 9: only a command
 //! of which it is certain that the server never read it is sent a second time.
 
+use std::sync::Arc;
+
 use bytes::BytesMut;
 use tokio::time::Instant;
 use tracing::debug;
@@ -11,7 +13,7 @@ use super::directory::Activity;
 use super::pending::Pending;
 use super::plan::{Place, Plan, Shown};
 use super::reach::Replayed;
-use super::scan::may_call;
+use super::scan::{StreamScan, may_call};
 use super::{Session, patience};
 use crate::backend::dialer::Dialer;
 use crate::backend::state::State;
@@ -179,6 +181,10 @@ impl Session {
                 Place::Previous(reason @ PinReason::Diagnostics) if !hold.pending.diagnostics => {
                     Err(Trouble::NotKept(reason))
                 }
+                // Counts of what Sidepool has run since are not the client's.
+                Place::Previous(reason @ PinReason::RowCount) if hold.pending.asked => {
+                    Err(Trouble::NotKept(reason))
+                }
                 _ => Ok(()),
             };
         }
@@ -232,7 +238,7 @@ impl Session {
         self.put_before(work);
         let own = std::mem::take(&mut self.own);
         let client = self.client_framing();
-        let first_seq = self.first_seq;
+        let mut first_seq = self.first_seq;
         if matches!(work.body, Body::Streamed) {
             self.client.stall = self.stall();
         }
@@ -243,14 +249,18 @@ impl Session {
         // What was streamed is gone; it cannot be sent a second time.
         let repeatable = fresh && matches!(work.body, Body::Whole(_));
         let backend = hold.lease.framing();
-        let mut first_seq = first_seq;
         match &work.body {
             Body::Whole(packet) => {
                 // What the server said before it went away is still to be read: relay does.
                 let _ = hold.lease.conn.send_with(packet).await;
             }
             Body::Streamed => {
-                match Box::pin(relay::upload(&mut self.client, &mut hold.lease.conn, own)).await {
+                let context = Arc::clone(&self.context);
+                let mut scan = StreamScan::of_query(&context.scanner, self.login.capabilities);
+                let (conn, watch) = (&mut hold.lease.conn, |piece: &[u8]| scan.see(piece));
+                let uploaded = Box::pin(relay::upload(&mut self.client, conn, own, watch)).await;
+                self.pinned.streamed = scan.verdict(self.carried.lex);
+                match uploaded {
                     Ok(uploaded) => first_seq = uploaded.next_seq,
                     Err(error) => return Attempt::Failed(self.upload_failed(error)),
                 }
@@ -309,6 +319,7 @@ impl Session {
     fn put_before(&mut self, work: &Work) {
         let plan = &work.plan;
         let Some(hold) = &mut self.hold else { return };
+        hold.pending.asked = false;
         let (lease, before) = (&mut hold.lease, plan.before);
         if let Some(statements) = &self.carried.next_transaction {
             for sql in statements.split(|&b| b == b';').map(<[u8]>::trim_ascii) {

@@ -6,20 +6,22 @@ use std::time::Duration;
 use tracing::{debug, info, warn};
 
 use super::directory::Activity;
-use super::exchange::{Hold, Trouble, Work};
+use super::exchange::{Body, Hold, Trouble, Work};
 use super::pins::{Cleaning, Pins};
 use super::plan::{Plan, Shown};
 use super::scan::{digest, set_without_scope, uses_tables};
 use super::settle::clean_up;
 use super::{Flow, Session};
+use crate::backend::connection::StatementError;
 use crate::backend::state::Family;
+use crate::config::OnPin;
 use crate::metrics::ErrorSource;
 use crate::protocol::command::Command;
 use crate::reason::{CloseReason, PinReason, RetireReason};
 use crate::relay::{Answer, End};
 
 /// An error that the parser finds before anything has run.
-const PARSE_ERROR: u16 = 1064;
+pub(super) const PARSE_ERROR: u16 = 1064;
 /// Variables that decide how the session's next statement is to be read.
 const LEXICAL: [&[u8]; 2] = [b"sql_mode", b"character_set_client"];
 /// Time that a connection whose client has left gets to be made fit for others.
@@ -59,6 +61,7 @@ impl Session {
             self.carried.set_status(status);
         }
         self.carried.set_row_count(answer);
+        self.note_found_rows(answer, work);
         if let Some(error) = answer.error() {
             self.context
                 .metrics
@@ -165,19 +168,25 @@ impl Session {
     fn pin_for(&mut self, answer: &Answer, work: &Work, unexplained: bool) {
         let Some(hold) = &mut self.hold else { return };
         let (plan, learned) = (&work.plan, self.carried.learned);
-        let quiet = !plan.pins.any() && !unexplained && hold.pending.names.is_empty();
+        let large = is_statement(work) && self.pinned.streamed.is_none();
+        let quiet = !plan.pins.any() && !large && !unexplained && hold.pending.names.is_empty();
         if quiet && self.pinned.is_plain() && !learned.any() && hold.lease.facts().trackers {
             if hold.pending.tables_locked() {
                 self.pin(PinReason::LockTables, work.text());
             }
             return;
         }
-        let parse_error = answer
-            .error()
-            .is_some_and(|error| error.code == PARSE_ERROR);
+        // Behind a result it is the error of a later statement.
+        let parse_error = answer.status.is_none()
+            && answer
+                .error()
+                .is_some_and(|error| error.code == PARSE_ERROR);
         let mut pins = if parse_error { Pins::NONE } else { plan.pins };
         if !matches!(answer.end, End::Prepared(_)) && work.command == Command::StmtPrepare {
             pins.remove(PinReason::PreparedStatement);
+        }
+        if large && !parse_error {
+            pins.add(PinReason::LargeStatement);
         }
         let facts = hold.lease.facts();
         if !facts.trackers {
@@ -187,7 +196,7 @@ impl Session {
             .catalog
             .resolve(hold.pending.names.iter().map(|name| &**name));
         hold.pending.insert_id |= found.last_insert_id;
-        if let Some(reason) = found.pin {
+        if let Some(reason) = found.pin.filter(|&r| r != PinReason::SessionVariable) {
             pins.add(reason);
         }
         if found.virtuals.iter().any(|v| v.is_tracker()) && hold.pending.shown != Shown::All {
@@ -196,17 +205,22 @@ impl Session {
         if hold.pending.tables_locked() {
             pins.add(PinReason::LockTables);
         }
-        if learned.row_count {
+        if learned.row_count && self.carried.found_rows.is_none() {
             pins.add(PinReason::RowCount);
         }
         if learned.diagnostics && hold.pending.diagnostics {
             pins.add(PinReason::Diagnostics);
         }
-        let explained = pins.any() || self.pinned.pins.any() || !found.virtuals.is_empty();
-        if unexplained && !explained {
+        let explained = self.pinned.pins.any() || plan.pins.any() || !found.virtuals.is_empty();
+        let locked = hold.pending.tables_locked();
+        if !found.vars.is_empty() {
+            let digest = digest(work.text(), self.carried.lex);
+            self.pinned.named_by = Some(digest.into());
+        }
+        self.note_open(answer, work, &mut pins, unexplained);
+        if unexplained && !explained && !pins.any() && !self.only_drops(work) {
             pins.add(PinReason::UnknownState);
         }
-        let locked = hold.pending.tables_locked();
         self.unpin_after(plan, pins, locked);
         self.pinned.text_prepared |=
             work.command == Command::Query && pins.has(PinReason::PreparedStatement);
@@ -232,6 +246,12 @@ impl Session {
 
     /// Pins the session for that reason, unless the operator said not to.
     pub(super) fn pin(&mut self, reason: PinReason, text: &[u8]) {
+        let mode = self.carried.lex;
+        self.pin_by(reason, || digest(text, mode));
+    }
+
+    /// Pins the session because of the statement with that digest.
+    fn pin_by(&mut self, reason: PinReason, digest: impl FnOnce() -> String) {
         if self
             .context
             .settings
@@ -250,8 +270,16 @@ impl Session {
             self.pinned.gauge = Some(self.context.metrics.sessions.pinned.guard());
         }
         self.me.set_pin(self.pinned.pins.iter().next());
-        let digest = digest(text, self.carried.lex);
-        info!(client = self.me.id(), %reason, %digest, "session pinned to its backend connection");
+        let (client, digest, advice) = (self.me.id(), digest(), reason.advice());
+        match self.effective().on_pin {
+            OnPin::Allow => {
+                info!(client, %reason, %digest, advice, "session pinned to its backend connection");
+            }
+            // With `error`, only the statement's answer showed it.
+            OnPin::Warn | OnPin::Error => {
+                warn!(client, %reason, %digest, advice, "session pinned to its backend connection");
+            }
+        }
     }
 
     pub(super) fn unpin(&mut self, reason: PinReason) {
@@ -268,6 +296,15 @@ impl Session {
             return Flow::Continue;
         };
         let in_transaction = hold.pending.in_transaction(self.carried.status);
+        if !in_transaction
+            && self.pinned.pins.any()
+            && let Err(error) = Box::pin(self.review_pins()).await
+        {
+            return self.state_lost(&error).await;
+        }
+        let Some(hold) = &mut self.hold else {
+            return Flow::Continue;
+        };
         if in_transaction || self.pinned.pins.any() {
             let lexical = hold.pending.everything || hold.pending.names_any(&LEXICAL);
             let shown = hold.pending.shown != Shown::None;
@@ -279,7 +316,7 @@ impl Session {
             }
             return Flow::Continue;
         }
-        let settled = hold.pending.is_settled();
+        let settled = hold.pending.is_settled() && !hold.pending.asked;
         self.count_transaction(false);
         if let Flow::Close(reason) = self.settle_or_close().await {
             return Flow::Close(reason);
@@ -292,9 +329,11 @@ impl Session {
             return Flow::Continue;
         }
         if let Some(reason) = self.carried.state.pin_reason(&self.login.first) {
-            self.pin(reason, b"");
+            let digest = self.pinned.named_by.take().unwrap_or_default();
+            self.pin_by(reason, || digest.into());
             return Flow::Continue;
         }
+        self.pinned.open = None;
         self.give_back();
         if !settled {
             // Own statements have run since: row counts are no longer there to be asked for.
@@ -306,12 +345,14 @@ impl Session {
     async fn settle_or_close(&mut self) -> Flow {
         match Box::pin(self.settle()).await {
             Ok(()) => Flow::Continue,
-            Err(error) => {
-                warn!(client = self.me.id(), %error, "session state could not be read back");
-                self.let_go(RetireReason::Broken);
-                Box::pin(self.farewell_lost()).await
-            }
+            Err(error) => self.state_lost(&error).await,
         }
+    }
+
+    async fn state_lost(&mut self, error: &StatementError) -> Flow {
+        warn!(client = self.me.id(), %error, "session state could not be read back");
+        self.let_go(RetireReason::Broken);
+        Box::pin(self.farewell_lost()).await
     }
 
     fn count_transaction(&mut self, in_transaction: bool) {
@@ -357,6 +398,10 @@ impl Session {
         };
         let open = hold.pending.in_transaction(self.carried.status) || !hold.pending.is_settled();
         if open && hold.pending.xa {
+            return Cleaning::Close;
+        }
+        let lasting = self.pinned.open.as_ref();
+        if lasting.is_some_and(|open| open.outlives_reset()) {
             return Cleaning::Close;
         }
         match self.pinned.pins.cleaning() {
@@ -425,7 +470,7 @@ impl Session {
     /// Learns from a statement that came too late, and says so once.
     async fn answer_not_kept(&mut self, reason: PinReason) -> Flow {
         let what = match reason {
-            PinReason::RowCount => {
+            PinReason::RowCount | PinReason::Lock => {
                 self.carried.learned.row_count = true;
                 "ROW_COUNT(), FOUND_ROWS() and LASTVAL()"
             }
@@ -440,4 +485,10 @@ impl Session {
         );
         self.answer_sidepool(1235, *b"42000", &message).await
     }
+}
+
+/// Whether it is a statement that was streamed.
+const fn is_statement(work: &Work) -> bool {
+    matches!(work.body, Body::Streamed)
+        && matches!(work.command, Command::Query | Command::StmtPrepare)
 }

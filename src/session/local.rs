@@ -1,19 +1,19 @@
 //! What Sidepool answers itself, in the client's own framing, and the errors it gives.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use std::borrow::Cow;
 
-use super::scan::Whole;
+use bytes::BytesMut;
+
+use super::scan::{Part, Whole};
 use super::{Flow, Session};
-use crate::backend::state::Value;
 use crate::metrics::{ErrorSource, LocalAnswer};
-use crate::protocol::capability::Capabilities;
 use crate::protocol::command::Command;
 use crate::protocol::packet::{put_lenenc_int, put_lenenc_str, put_packet};
 use crate::protocol::reply::{StatusFlags, put_eof, put_err, put_ok};
 use crate::protocol::response::Framing;
 use crate::reason::CloseReason;
 use crate::relay::ErrorInfo;
-use crate::relay::own::{OwnColumn, OwnResultSet};
+use crate::relay::own::OwnResultSet;
 
 impl Session {
     /// OK without a word.
@@ -26,54 +26,28 @@ impl Session {
 
     /// The rows that the last statement left in the diagnostics area; `None` when it left nothing
     /// that was saved.
-    pub(super) async fn answer_diagnostics(&mut self, form: Whole) -> Option<Flow> {
+    pub(super) async fn answer_diagnostics(&mut self, form: Whole, sql: &[u8]) -> Option<Flow> {
         let saved = self.carried.readable_diagnostics()?;
+        let part_of = |set: &OwnResultSet, part: Part| {
+            let rows = set.rows.iter().skip(part.skip).take(part.count);
+            Cow::Owned(OwnResultSet {
+                columns: set.columns.clone(),
+                rows: rows.cloned().collect(),
+                ..OwnResultSet::default()
+            })
+        };
         let set = match form {
-            Whole::ShowWarnings => &saved.warnings,
-            Whole::ShowErrors => &saved.errors,
-            Whole::CountWarnings => &saved.warning_count,
-            Whole::CountErrors => &saved.error_count,
-            Whole::Ordinary | Whole::RowCount | Whole::Kill { .. } => return None,
+            Whole::ShowWarnings => Cow::Borrowed(&saved.warnings),
+            Whole::ShowErrors => Cow::Borrowed(&saved.errors),
+            Whole::SomeWarnings(part) => part_of(&saved.warnings, part),
+            Whole::SomeErrors(part) => part_of(&saved.errors, part),
+            Whole::CountWarnings => Cow::Borrowed(&saved.warning_count),
+            Whole::CountErrors => Cow::Borrowed(&saved.error_count),
+            Whole::WarningCount | Whole::ErrorCount => return self.answer_count(form, sql).await,
+            _ => return None,
         };
         let framing = self.client_framing();
         let status = self.carried.status;
-        put_result_set(
-            &mut self.client.output,
-            self.first_seq,
-            framing,
-            status,
-            set,
-        );
-        self.context
-            .metrics
-            .sessions
-            .local_answers
-            .inc(LocalAnswer::Warnings);
-        self.carried.row_count = -1;
-        Some(self.send().await)
-    }
-
-    /// `SELECT ROW_COUNT()`: the number is known from the last answer, and on the connection that the
-    /// statement ran on Sidepool's own may have run since. `None` if it cannot be told what a server
-    /// would call the column.
-    pub(super) async fn answer_row_count(&mut self, sql: &[u8]) -> Option<Flow> {
-        let extended = self
-            .login
-            .capabilities
-            .contains(Capabilities::MARIADB_EXTENDED_METADATA);
-        let column = row_count_column(row_count_name(sql)?, extended);
-        let value = self.carried.row_count.to_string();
-        let limit = self.carried.state.get_named("sql_select_limit");
-        let rows = match limit.and_then(Value::as_bytes) {
-            Some(b"0") => Vec::new(),
-            _ => vec![vec![Some(value.into())]],
-        };
-        let set = OwnResultSet {
-            columns: vec![column],
-            rows,
-            ..OwnResultSet::default()
-        };
-        let (framing, status) = (self.client_framing(), self.carried.status);
         put_result_set(
             &mut self.client.output,
             self.first_seq,
@@ -85,13 +59,10 @@ impl Session {
             .metrics
             .sessions
             .local_answers
-            .inc(LocalAnswer::RowCount);
+            .inc(LocalAnswer::Warnings);
         self.carried.row_count = -1;
-        // FOUND_ROWS() would be another now, and no connection has it.
-        self.ticket = None;
-        // Without a table, only MySQL empties the diagnostics area.
-        if !self.is_mariadb() {
-            self.carried.diagnostics = None;
+        if matches!(form, Whole::CountWarnings | Whole::CountErrors) {
+            self.carried.found_rows = None;
         }
         Some(self.send().await)
     }
@@ -204,58 +175,8 @@ impl Session {
     }
 }
 
-/// What the servers call the column: the function as it is written. `None` unless the text is plain
-/// enough to be sure.
-fn row_count_name(sql: &[u8]) -> Option<&[u8]> {
-    const FUNCTION: &[u8] = b"row_count";
-    let mut places = sql
-        .windows(FUNCTION.len())
-        .enumerate()
-        .filter(|(_, word)| word.eq_ignore_ascii_case(FUNCTION));
-    let (Some((begin, _)), None) = (places.next(), places.next()) else {
-        return None;
-    };
-    let end = sql.iter().rposition(|&byte| byte == b')')?;
-    let name = sql.get(begin..=end)?;
-    let plain = name[FUNCTION.len()..]
-        .iter()
-        .all(|&byte| matches!(byte, b'(' | b')' | b' '));
-    let comments = [&b"/*!"[..], b"/*M!"];
-    let code_in_comments = comments
-        .iter()
-        .any(|begin| sql.windows(begin.len()).any(|part| part == *begin));
-    (plain && !code_in_comments).then_some(name)
-}
-
-/// The column's definition, the same on both servers but for the place of MariaDB's extended metadata.
-fn row_count_column(name: &[u8], extended: bool) -> OwnColumn {
-    const BINARY: u16 = 63;
-    const BIGINT: u8 = 8;
-    const NOT_NULL_BINARY: u16 = 0x81;
-    let mut payload = BytesMut::new();
-    for text in [&b"def"[..], b"", b"", b"", name, b""] {
-        put_lenenc_str(&mut payload, text);
-    }
-    if extended {
-        put_lenenc_str(&mut payload, b"");
-    }
-    payload.put_u8(0x0c);
-    payload.put_u16_le(BINARY);
-    payload.put_u32_le(21);
-    payload.put_u8(BIGINT);
-    payload.put_u16_le(NOT_NULL_BINARY);
-    payload.put_bytes(0, 3);
-    OwnColumn {
-        name: Bytes::copy_from_slice(name),
-        payload: payload.freeze(),
-        collation: BINARY,
-        kind: BIGINT,
-        flags: NOT_NULL_BINARY,
-    }
-}
-
-/// Writes a text result set that a server sent before, in this client's framing.
-fn put_result_set(
+/// Writes a text result set in this client's framing.
+pub(super) fn put_result_set(
     out: &mut BytesMut,
     first_seq: u8,
     framing: Framing,
@@ -282,29 +203,4 @@ fn put_result_set(
         seq = put_packet(out, seq, &payload);
     }
     put_eof(out, seq, framing.deprecate_eof, status, 0);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::row_count_name;
-
-    #[test]
-    fn the_column_is_called_as_the_function_is_written() {
-        let cases: &[(&[u8], Option<&[u8]>)] = &[
-            (b"SELECT ROW_COUNT()", Some(b"ROW_COUNT()")),
-            (
-                b" select /* why */  row_count ( ) ; -- so",
-                Some(b"row_count ( )"),
-            ),
-            (b"SELECT row_count() -- row_count()", None),
-            (b"SELECT row_count() # (so)", None),
-            (b"SELECT row_count/**/()", None),
-            (b"SELECT row_count(\n)", None),
-            (b"SELECT /*! row_count() */", None),
-            (b"SELECT /*M! row_count() */", None),
-        ];
-        for (sql, name) in cases {
-            assert_eq!(row_count_name(sql), *name, "{}", sql.escape_ascii());
-        }
-    }
 }

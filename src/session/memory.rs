@@ -25,6 +25,8 @@ pub struct Carried {
     pub next_transaction: Option<Box<[u8]>>,
     /// What `ROW_COUNT()` returns.
     pub row_count: i64,
+    /// What `FOUND_ROWS()` returns, where that is certain.
+    pub found_rows: Option<u64>,
     /// What the last statement left in the diagnostics area, if anything.
     pub diagnostics: Option<Box<SavedDiagnostics>>,
     /// Status flags of the last OK.
@@ -69,6 +71,8 @@ impl SavedDiagnostics {
 pub struct Learned {
     /// `ROW_COUNT()` or `FOUND_ROWS()`: the backend connection is kept after each statement.
     pub row_count: bool,
+    /// `FOUND_ROWS()` as a statement of its own: rows are counted where that tells it.
+    pub found_rows: bool,
     /// Diagnostics in other forms than the four: it is kept after warnings and errors.
     pub diagnostics: bool,
 }
@@ -94,6 +98,7 @@ impl Carried {
             timeouts: None,
             next_transaction: None,
             row_count: 0,
+            found_rows: None,
             diagnostics: None,
             status,
             learned: Learned::default(),

@@ -15,11 +15,14 @@ mod idle;
 mod kill;
 mod local;
 pub mod memory;
+mod numbers;
+pub mod open;
 pub mod pending;
 pub mod pins;
 pub mod plan;
 mod reach;
 mod relogin;
+mod review;
 pub mod scan;
 mod settle;
 pub mod timers;
@@ -38,7 +41,9 @@ use exchange::Hold;
 use follow::Values;
 use idle::{Alarm, Rules};
 use memory::Carried;
+use open::Open;
 use pins::Pins;
+use scan::Flags;
 
 use crate::backend::state::{IdleTimeouts, State};
 use crate::metrics::GaugeGuard;
@@ -78,6 +83,12 @@ struct Pinned {
     text_prepared: bool,
     /// Binary prepared statements that are open.
     statements: HashSet<u32>,
+    /// Temporary tables, handlers, locks and variables; `None`: there are none.
+    open: Option<Box<Open>>,
+    /// What a statement that was streamed may do, if its first word tells everything.
+    streamed: Option<Flags>,
+    /// The statement that last changed variables, fit for a log.
+    named_by: Option<Box<str>>,
     gauge: Option<GaugeGuard>,
     in_transaction: Option<GaugeGuard>,
 }

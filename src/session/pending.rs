@@ -35,6 +35,9 @@ pub struct Pending {
     pub everything: bool,
     /// The client switched several statements at once on or off; the connection is to be put back.
     pub option: Option<bool>,
+    /// Sidepool has run statements of its own since the client's last: what `ROW_COUNT()` and
+    /// `FOUND_ROWS()` would tell is theirs.
+    pub asked: bool,
     /// The transaction tracker's last report.
     transaction: [u8; 8],
     /// The session has spoken of a distributed transaction. MariaDB 10.11.19 takes a
@@ -55,6 +58,7 @@ impl Default for Pending {
             shown: Shown::None,
             everything: false,
             option: None,
+            asked: false,
             transaction: AT_REST,
             xa: false,
             characteristics: None,

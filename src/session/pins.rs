@@ -86,17 +86,16 @@ const fn bit(reason: PinReason) -> u32 {
 }
 
 /// What undoes the cause of a pin. `COM_RESET_CONNECTION` drops temporary tables, user variables,
-/// prepared statements, handlers and every lock a session owns (measured on both servers); it keeps
-/// an active role (hazard 6), which a routine may have set too, and nobody has listed what a backup
-/// stage or a resource group leaves.
+/// prepared statements, handlers, every lock that a session owns (`GET_LOCK`, `FLUSH TABLES … WITH READ
+/// LOCK`, `… FOR EXPORT`, `LOCK INSTANCE`, `BACKUP STAGE`, `BACKUP LOCK`) and what `LASTVAL` reads, and it
+/// sets back all variables that are never replayed (measured on both servers); it keeps an active role
+/// (hazard 6), which a routine may have set too. What a resource group leaves [`Open`](super::open::Open)
+/// tells.
 const fn cleaning(reason: PinReason) -> Cleaning {
     match reason {
         PinReason::Diagnostics | PinReason::RowCount | PinReason::ConnectionId => Cleaning::None,
         PinReason::Role
         | PinReason::Routine
-        | PinReason::Lock
-        | PinReason::SessionVariable
-        | PinReason::SessionTrack
         | PinReason::LargeStatement
         | PinReason::NoTrackers => Cleaning::Close,
         PinReason::PreparedStatement
@@ -104,6 +103,9 @@ const fn cleaning(reason: PinReason) -> Cleaning {
         | PinReason::TemporaryTable
         | PinReason::Handler
         | PinReason::LockTables
+        | PinReason::Lock
+        | PinReason::SessionVariable
+        | PinReason::SessionTrack
         | PinReason::Savepoint
         | PinReason::UnknownState => Cleaning::Reset,
     }

@@ -144,9 +144,12 @@ impl Plan {
 }
 
 fn place(flags: Flags, memory: Memory) -> Place {
-    // The connection remembers the last value of a sequence, of whichever session it was.
-    if flags.any(Flags::ROW_COUNT | Flags::FOUND_ROWS | Flags::LASTVAL) {
+    if flags.any(Flags::ROW_COUNT | Flags::FOUND_ROWS) {
         return Place::Previous(PinReason::RowCount);
+    }
+    // The connection remembers the last value of a sequence, of whichever session it was.
+    if flags.any(Flags::LASTVAL) {
+        return Place::Previous(PinReason::Lock);
     }
     // The four plain forms have been answered from what was saved, if that can still be shown.
     if flags.any(Flags::DIAGNOSTICS) && memory.saved_diagnostics {

@@ -17,7 +17,7 @@ use crate::config::OnPin;
 use crate::protocol::capability::{self, Capabilities};
 use crate::protocol::command::Command;
 use crate::protocol::packet::HEADER_LEN;
-use crate::reason::{CloseReason, RetireReason};
+use crate::reason::{CloseReason, PinReason, RetireReason};
 use crate::relay::End;
 
 impl Session {
@@ -78,14 +78,21 @@ impl Session {
         let state = self.after_reset(&server);
         self.carried.last_insert_id = 0;
         self.carried.row_count = 0;
+        self.carried.found_rows = None;
         self.carried.next_transaction = None;
         self.carried.timeouts = self.timeouts_anew(&self.login);
         self.carried.diagnostics = None;
         self.set_state(state);
         self.pinned.statements.clear();
         self.pinned.text_prepared = false;
+        let lasting = self.pinned.open.as_ref();
+        if lasting.is_none_or(|open| !open.outlives_reset()) {
+            self.pinned.open = None;
+        }
         for reason in self.pinned.pins.ended_by_reset() {
-            self.unpin(reason);
+            if self.pinned.open.is_none() || reason != PinReason::Lock {
+                self.unpin(reason);
+            }
         }
         if xa {
             self.let_go(RetireReason::Dirty);
@@ -201,15 +208,12 @@ impl Session {
             .iter()
             .find(|&reason| !self.pinned.pins.has(reason))?;
         match settings.on_pin {
-            OnPin::Allow => None,
-            OnPin::Warn => {
-                warn!(client = self.me.id(), reason = %fresh, "a statement pins its session");
-                None
-            }
+            OnPin::Allow | OnPin::Warn => None,
             OnPin::Error => {
                 let message = format!(
                     "Sidepool refuses this statement because it would pin the session to its backend \
-                     connection ({fresh}); see client.on_pin"
+                     connection ({fresh}, client.on_pin = \"error\"): {}",
+                    fresh.advice()
                 );
                 Some(self.answer_sidepool(1235, *b"42000", &message).await)
             }

@@ -65,6 +65,7 @@ impl Session {
                 carried: &mut self.carried,
             };
             let state = settling.run(&self.context.metrics.sessions).await?;
+            hold.pending.asked = true;
             hold.lease.state = state.clone();
             let done = hold.pending.next_transaction(self.carried.status).is_none();
             self.set_state(state);

@@ -23,3 +23,4 @@ mod state_faults;
 mod support;
 mod timeouts;
 mod transactions;
+mod unpins;

@@ -107,6 +107,11 @@ impl<'a> Lexer<'a> {
         self.doubt
     }
 
+    /// Where the last token ended.
+    pub(super) const fn position(&self) -> usize {
+        self.at
+    }
+
     fn peek(&self, ahead: usize) -> Option<u8> {
         self.sql.get(self.at + ahead).copied()
     }

@@ -6,9 +6,12 @@
 
 mod area;
 mod calls;
+mod counted;
+mod deeds;
 mod lexer;
 mod set;
 mod statement;
+mod stream;
 #[cfg(test)]
 mod tests;
 mod whole;
@@ -19,9 +22,13 @@ use aho_corasick::{AhoCorasick, AhoCorasickBuilder, AhoCorasickKind};
 
 pub use area::uses_tables;
 pub use calls::may_call;
+pub use counted::{Counted, counted};
+pub use deeds::{Assigned, Deed, Deeds, GlobalLock, Releasing, TableKind, TableName, deeds};
 pub use lexer::{CharsetFamily, LexMode, Lexer, Token};
 pub use set::set_without_scope;
 pub use statement::digest;
+pub use stream::StreamScan;
+pub use whole::alias;
 
 /// What a statement may do or need; a set.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -146,8 +153,22 @@ pub enum Whole {
     CountWarnings,
     /// `SHOW COUNT(*) ERRORS`
     CountErrors,
+    /// `SHOW WARNINGS LIMIT …`
+    SomeWarnings(Part),
+    /// `SHOW ERRORS LIMIT …`
+    SomeErrors(Part),
+    /// `SELECT @@warning_count`
+    WarningCount,
+    /// `SELECT @@error_count`
+    ErrorCount,
     /// `SELECT ROW_COUNT()`
     RowCount,
+    /// `SELECT FOUND_ROWS()`
+    FoundRows,
+    /// `SELECT CONNECTION_ID()`
+    ConnectionId,
+    /// `SELECT @@pseudo_thread_id`
+    ThreadId,
     /// `KILL [HARD|SOFT] [CONNECTION|QUERY] n`
     Kill {
         /// The id named.
@@ -155,6 +176,15 @@ pub enum Whole {
         /// Only the statement, not the connection.
         query: bool,
     },
+}
+
+/// Which rows a `LIMIT` lets through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part {
+    /// Left out in front.
+    pub skip: usize,
+    /// At most so many then.
+    pub count: usize,
 }
 
 /// What the scan found.

@@ -204,8 +204,15 @@ const ANYTHING: Flags = Flags(Flags::WRITE.0 | Flags::INSERT.0);
 /// What the statement's first words tell.
 pub(super) fn head_flags(tokens: &[Token<'_>]) -> Flags {
     let Some(first) = word_at(tokens, 0) else {
-        return ANYTHING;
+        // `<<label>>` of MariaDB's Oracle mode.
+        return match tokens.first() {
+            Some(Token::Punct(b'<')) => Flags::ROUTINE | ANYTHING,
+            _ => ANYTHING,
+        };
     };
+    if tokens.get(1) == Some(&Token::Punct(b':')) {
+        return Flags::ROUTINE | ANYTHING;
+    }
     match &first.to_ascii_lowercase()[..] {
         b"select" | b"table" | b"values" | b"desc" | b"describe" | b"explain" | b"use"
         | b"start" | b"release" | b"help" | b"unlock" => Flags::NONE,
@@ -216,7 +223,8 @@ pub(super) fn head_flags(tokens: &[Token<'_>]) -> Flags {
         b"update" | b"delete" | b"truncate" | b"alter" | b"drop" | b"with" => Flags::WRITE,
         b"show" => show_flags(tokens),
         b"set" => set_flags(tokens),
-        b"begin" if tokens.len() > 1 && is_word(tokens, 1, b"not") => Flags::ROUTINE | ANYTHING,
+        // NOT ATOMIC, and anything else in MariaDB's Oracle mode.
+        b"begin" if tokens.len() > 1 && !is_word(tokens, 1, b"work") => Flags::ROUTINE | ANYTHING,
         b"begin" => Flags::NONE,
         b"binlog" | b"call" | b"if" | b"case" | b"loop" | b"while" | b"repeat" | b"for"
         | b"declare" => Flags::ROUTINE | ANYTHING,
@@ -224,7 +232,9 @@ pub(super) fn head_flags(tokens: &[Token<'_>]) -> Flags {
         b"prepare" | b"deallocate" => Flags::PREPARE,
         b"create" if has_word(tokens, b"temporary") => Flags::TEMPORARY | ANYTHING,
         b"handler" => Flags::HANDLER,
-        b"lock" if is_word(tokens, 1, b"instance") => Flags::LOCK,
+        b"lock" if is_word(tokens, 1, b"instance") || is_word(tokens, 1, b"binlog") => Flags::LOCK,
+        // Percona's backup lock, which no tracker shows.
+        b"lock" if is_word(tokens, 2, b"for") => Flags::LOCK | Flags::LOCK_TABLES,
         b"lock" => Flags::LOCK_TABLES,
         b"backup" => Flags::LOCK,
         b"flush" if has_word(tokens, b"lock") || has_word(tokens, b"export") => Flags::LOCK,

@@ -107,6 +107,51 @@ const FOUND: &[(&str, Flags)] = &[
     ("COMMIT", Flags::END_TRANSACTION),
     ("rollback and chain", Flags::END_TRANSACTION),
     ("select 1; set @a = 1", Flags::USER_VARIABLE),
+    // Odd places and forms, each accepted by one of the servers (tried on both).
+    (
+        "CREATE /*!50000 TEMPORARY */ TABLE t (a INT)",
+        Flags::TEMPORARY,
+    ),
+    (
+        "SET STATEMENT max_statement_time=5 FOR CREATE TEMPORARY TABLE t (a INT)",
+        Flags::TEMPORARY,
+    ),
+    (
+        "SET STATEMENT max_statement_time=5 FOR HANDLER t OPEN",
+        Flags::HANDLER,
+    ),
+    (
+        "SET STATEMENT max_statement_time=5 FOR SELECT GET_LOCK('a', 1)",
+        Flags::LOCK,
+    ),
+    ("SET STATEMENT sql_mode='' FOR SET ROLE r", Flags::ROLE),
+    (
+        "WITH x AS (SELECT 1) SELECT 1 INTO @a",
+        Flags::USER_VARIABLE,
+    ),
+    ("TABLE t LIMIT 1 INTO @a", Flags::USER_VARIABLE),
+    ("VALUES ROW(1) INTO @a", Flags::USER_VARIABLE),
+    ("(SELECT 1) INTO @a", Flags::USER_VARIABLE),
+    ("(SELECT GET_LOCK('a', 1))", Flags::LOCK),
+    ("EXPLAIN FORMAT=JSON INTO @v SELECT 1", Flags::USER_VARIABLE),
+    ("EXPLAIN ANALYZE SELECT GET_LOCK('a', 1)", Flags::LOCK),
+    ("ANALYZE UPDATE t SET a = 1", Flags::WRITE),
+    (
+        "ANALYZE FORMAT=JSON INSERT INTO t VALUES (1)",
+        Flags::INSERT,
+    ),
+    ("SHOW TABLES WHERE GET_LOCK('a', 1)", Flags::LOCK),
+    ("SHOW STATUS WHERE (@q := 1)", Flags::USER_VARIABLE),
+    ("DO GET_LOCK('a', 1)", Flags::LOCK),
+    ("KILL CONNECTION_ID()", Flags::CONNECTION_ID),
+    ("BEGIN SELECT 1; END", Flags::ROUTINE),
+    ("BEGIN NULL; END;", Flags::ROUTINE),
+    ("<<l>> BEGIN NULL; END", Flags::ROUTINE),
+    ("l: LOOP LEAVE l; END LOOP", Flags::ROUTINE),
+    ("LOCK TABLES FOR BACKUP", Flags::LOCK),
+    ("LOCK BINLOG FOR BACKUP", Flags::LOCK),
+    ("FLUSH LOCAL TABLES t FOR EXPORT", Flags::LOCK),
+    ("GET STACKED DIAGNOSTICS @n = NUMBER", Flags::DIAGNOSTICS),
 ];
 
 #[test]
@@ -313,9 +358,29 @@ fn whole_statements_are_recognised_alone_only() {
     assert_eq!(scan("SHOW COUNT(*) WARNINGS").whole, Whole::CountWarnings);
     assert_eq!(scan("SHOW COUNT( * ) ERRORS").whole, Whole::CountErrors);
     assert_eq!(scan("select row_count() ;").whole, Whole::RowCount);
-    assert_eq!(scan("SELECT ROW_COUNT() AS n").whole, Whole::Ordinary);
+    assert_eq!(scan("SELECT ROW_COUNT() AS n").whole, Whole::RowCount);
+    assert_eq!(scan("SELECT ROW_COUNT() AS from").whole, Whole::Ordinary);
+    assert_eq!(scan("SELECT ROW_COUNT() FROM dual").whole, Whole::Ordinary);
+    assert_eq!(scan("SELECT found_rows()").whole, Whole::FoundRows);
+    assert_eq!(
+        scan("SELECT Connection_Id() AS `my id`").whole,
+        Whole::ConnectionId
+    );
+    assert_eq!(scan("SELECT CONNECTION_ID() + 0").whole, Whole::Ordinary);
+    assert_eq!(scan("SELECT CONNECTION_ID(), 1").whole, Whole::Ordinary);
+    assert_eq!(scan("SELECT @@pseudo_thread_id").whole, Whole::ThreadId);
+    assert_eq!(
+        scan("SELECT @@session.warning_count").whole,
+        Whole::WarningCount
+    );
+    assert_eq!(scan("SELECT @@error_count AS n").whole, Whole::ErrorCount);
+    assert_eq!(scan("SELECT @@global.error_count").whole, Whole::Ordinary);
+    let part = |skip, count| Whole::SomeWarnings(Part { skip, count });
+    assert_eq!(scan("SHOW WARNINGS LIMIT 1").whole, part(0, 1));
+    assert_eq!(scan("SHOW WARNINGS LIMIT 2, 1").whole, part(2, 1));
+    assert_eq!(scan("SHOW WARNINGS LIMIT 1 OFFSET 2").whole, part(2, 1));
+    assert_eq!(scan("SHOW WARNINGS LIMIT ?").whole, Whole::Ordinary);
     assert_eq!(scan("SELECT 1; SELECT ROW_COUNT()").whole, Whole::Ordinary);
-    assert_eq!(scan("SHOW WARNINGS LIMIT 1").whole, Whole::Ordinary);
     assert_eq!(scan("SHOW WARNINGS; SELECT 1").whole, Whole::Ordinary);
     assert_eq!(
         scan("KILL QUERY 2147483650").whole,
