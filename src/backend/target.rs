@@ -14,7 +14,7 @@ use super::connection::{BackendConnection, StatementError};
 use super::dialer::{BaselineKey, DialError, Dialer};
 use super::facts::ServerLimits;
 use super::key::PoolKey;
-use super::state::{KnownTransitions, State};
+use super::state::{KnownTransitions, State, replay};
 use crate::config::{Live, Settings};
 use crate::pool::{BorrowError, Connector, Events, Limits, Pool, PooledConnection, SlotGuard};
 use crate::protocol::auth::Secret;
@@ -203,8 +203,10 @@ impl Target {
     ) -> Result<State, DatabaseError> {
         let known = (key.credentials().account_id(), database.clone());
         let recheck = self.0.settings.load().auth.recheck;
+        // Which name other bytes are depends on the charset.
         if let Some(found) = self.0.databases.lock().get(&known)
             && found.seen.elapsed() <= recheck
+            && database.is_ascii()
         {
             return Ok(state.with_schema(Some(&found.name)));
         }
@@ -213,7 +215,10 @@ impl Target {
             .pool
             .borrow(key, state, self.borrow_timeout())
             .await?;
-        let selected = init_db(&mut lease, database).await;
+        let selected = match database.is_ascii() {
+            true => init_db(&mut lease, database).await,
+            false => init_db_as(&mut lease, state, database).await,
+        };
         match selected {
             Ok(name) => {
                 lease.state = lease.state.with_schema(Some(&name));
@@ -366,6 +371,25 @@ impl Target {
 }
 
 /// Selects a database; its name as the server knows it.
+/// As [`init_db`], with the name in the charset of `state`.
+async fn init_db_as(
+    connection: &mut BackendConnection,
+    state: &State,
+    database: &[u8],
+) -> Result<Bytes, StatementError> {
+    let there = connection.state.schema().map(|name| &**name);
+    let wanted = state.with_schema(there);
+    if let Ok(replay) = replay(&connection.state, &wanted)
+        && let Some(sql) = &replay.set_sql
+    {
+        connection.put_query(sql);
+        connection.send().await?;
+        connection.read_ok().await?;
+        connection.state = wanted;
+    }
+    init_db(connection, database).await
+}
+
 async fn init_db(
     connection: &mut BackendConnection,
     database: &[u8],

@@ -291,7 +291,7 @@ impl<'f> Translator<'f> {
         };
         match std::mem::replace(&mut self.columns_eof, ColumnsEof::Settled) {
             // An opened cursor has no rows here: its one EOF is the end.
-            ColumnsEof::Owed if !eof.status.cursor_exists() => Change::TwoEofs(eof),
+            ColumnsEof::Owed if !self.tracker.opened_cursor(eof.status) => Change::TwoEofs(eof),
             ColumnsEof::Guessed { flags_at } => Change::Eof {
                 eof,
                 flags_at: Some(flags_at),

@@ -100,11 +100,19 @@ impl Logins {
         self.habits.lock().put(user.clone(), habit);
     }
 
-    /// How a client of `user` is likely to log in. A user's first is taken to be like others' last.
+    /// How a client of `user` is likely to log in. A user's first is taken to be like others' last, unless
+    /// the charset of the login decides which user it is.
     fn habit(&self, user: &Bytes) -> Habit {
         let mut habits = self.habits.lock();
         let own = habits.get(user).copied();
-        let others = || habits.iter().next().map(|(_, habit)| *habit);
+        let is_utf8 = !user.is_ascii() && std::str::from_utf8(user).is_ok();
+        let others = || {
+            habits
+                .iter()
+                .next()
+                .map(|(_, habit)| *habit)
+                .filter(|_| !is_utf8)
+        };
         own.or_else(others).unwrap_or(Habit {
             bits: KeyBits::default(),
             collation: DEFAULT_COLLATION,

@@ -70,6 +70,8 @@ pub struct Session {
     own: u16,
     /// Sequence id of the next answer's first packet.
     first_seq: u8,
+    /// How often a change of user was refused.
+    refused_changes: u8,
     clock: Clock,
     /// The settings that hold for the client; `None`: to be looked up.
     rules: Option<Rules>,
@@ -147,6 +149,7 @@ impl Session {
             ticket: None,
             own: 0,
             first_seq: 1,
+            refused_changes: 0,
             clock: Clock {
                 idle_since: now,
                 answered: None,

@@ -20,12 +20,22 @@ use crate::protocol::packet::HEADER_LEN;
 use crate::reason::{CloseReason, PinReason, RetireReason};
 use crate::relay::End;
 
+/// After so many refused changes of user MariaDB takes no further one on that connection (10.11.19), so that
+/// passwords are not tried out this way.
+const MAX_REFUSED: u8 = 3;
+const ACCESS_DENIED: u16 = 1045;
+
 impl Session {
     /// A fresh login on the same connection. No backend connection moves between accounts, so the
     /// one held is left as at the end of a session.
     pub(super) async fn change_user(&mut self, packet: BytesMut) -> Flow {
         self.leave().await;
         self.ticket = None;
+        if self.refused_changes >= MAX_REFUSED && self.is_mariadb() {
+            self.stay_as_logged_in();
+            let message = "Unknown command";
+            return self.answer_sidepool(1047, *b"08S01", message).await;
+        }
         let payload = packet.freeze().slice(HEADER_LEN + 1..);
         let readmission = self.context.readmission.clone();
         let (seq, result) = readmission
@@ -44,12 +54,38 @@ impl Session {
                 self.rules = None;
                 self.answer_ok().await
             }
-            // Servers end a connection whose change of user is refused.
+            Err(error) if error.code == ACCESS_DENIED && self.is_mariadb() => {
+                self.refused_changes += 1;
+                self.stay_as_logged_in();
+                self.answer_error(&error).await
+            }
+            // MySQL ends a connection whose change of user is refused.
             Err(error) => {
                 self.answer_error(&error).await;
                 Flow::Close(CloseReason::AuthRevoked)
             }
         }
+    }
+
+    /// What MariaDB leaves of a session whose change of user was refused: the account, the database, and variables
+    /// as at the login but for the character set, which is the server's.
+    fn stay_as_logged_in(&mut self) {
+        const FROM: [(&str, &str); 4] = [
+            ("character_set_client", "character_set_server"),
+            ("character_set_results", "character_set_server"),
+            ("character_set_connection", "character_set_server"),
+            ("collation_connection", "collation_server"),
+        ];
+        let schema = self.carried.state.schema().cloned();
+        self.carried = carried(&self.login);
+        self.carried.timeouts = self.timeouts_anew(&self.login);
+        let state = self.login.state.with_schema(schema.as_deref());
+        let catalog = state.catalog();
+        let changes = FROM.iter().filter_map(|(name, server)| {
+            let (id, server) = (catalog.id(name)?, catalog.id(server)?);
+            Some((id, state.get(server).clone()))
+        });
+        self.set_state(state.with(&changes.collect::<Vec<_>>()));
     }
 
     /// Forwarded, so that the server itself decides what a reset session is; what it decided is read

@@ -15,6 +15,7 @@ mod hazards;
 mod lifecycle;
 mod limits;
 mod login;
+mod own_suite;
 mod pooling;
 mod regressions;
 mod relaying;

@@ -72,9 +72,12 @@ mariadb_user() {
 
 # Starts a fresh MariaDB. Sets SERVER_PID and SERVER_SOCKET; root has no password, over the socket or 127.0.0.1.
 # mariadb_start DIR PORT [OPTION…]
-mariadb_start() {
-    local dir=$1 port=$2 user
-    shift 2
+mariadb_start() { mariadb_make_data "$1" && mariadb_serve "$@"; }
+
+# Makes the data directory of a fresh MariaDB in DIR.
+# mariadb_make_data DIR
+mariadb_make_data() {
+    local dir=$1 user
     user=$(mariadb_user)
     mkdir -p "$dir/data"
     ((EUID != 0)) || chown "$user" "$dir" "$dir/data"
@@ -85,6 +88,14 @@ mariadb_start() {
         warn "mariadb-install-db failed"
         return 1
     }
+}
+
+# Starts a MariaDB on the data directory that is in DIR. Sets SERVER_PID and SERVER_SOCKET.
+# mariadb_serve DIR PORT [OPTION…]
+mariadb_serve() {
+    local dir=$1 port=$2 user
+    shift 2
+    user=$(mariadb_user)
     "$MARIADBD" --no-defaults --user="$user" --datadir="$dir/data" --tmpdir="$dir" --bind-address=127.0.0.1 --port="$port" \
         --socket="$dir/s.sock" --pid-file="$dir/pid" --log-error="$dir/err.log" "$@" >"$dir/out.log" 2>&1 &
     server_started "$!" "$dir" "$MARIADB_CLIENT"

@@ -48,7 +48,8 @@ const VIRTUALS: &[(&str, Virtual)] = &[
 /// `character_set_database`, `collation_database`, which follow the schema without being named and are
 /// named only when a client sets them against it; or MariaDB's `default_master_connection`, which after a
 /// while reads as what its freed memory holds now (10.11.19), with `max_relay_log_size`, which belongs to
-/// the replication channel it names.
+/// the replication channel it names; or `profiling` and `optimizer_trace`, whose reports are on the connection
+/// that made them, and would be about Sidepool's own statements.
 const NEVER_REPLAYED: &[&str] = &[
     "timestamp",
     "insert_id",
@@ -60,6 +61,8 @@ const NEVER_REPLAYED: &[&str] = &[
     "original_commit_timestamp",
     "max_relay_log_size",
     "default_master_connection",
+    "optimizer_trace",
+    "profiling",
     "character_set_database",
     "collation_database",
 ];

@@ -91,13 +91,8 @@ async fn killed_in_a_statement(server: &Server) {
     })
     .await;
     assert!(kill("KILL", &pid(server)));
-    let error = busy.read_reply().await.err();
-    assert_eq!((error.code, &error.state[..]), (2013, "HY000"), "{error:?}");
-    assert_eq!(
-        error.message,
-        "Lost connection to MySQL server during query"
-    );
-    assert!(busy.read_packet().await.is_err(), "and then it is closed");
+    // Nothing but the end: an ERR with a code of the clients' own range is none to MariaDB's client library.
+    assert!(busy.read_packet().await.is_err(), "closed without a word");
     // The shell above it has to notice before another can be started.
     server.stop();
     server.restart(&[]);

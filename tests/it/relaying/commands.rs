@@ -293,11 +293,27 @@ async fn change_user(server: &Server) {
                 .run("SELECT CURRENT_USER(), @@time_zone, @a, DATABASE()")
                 .await;
             let denied = wire.change_user("r_other", "wrong").await.unwrap_err();
-            // MariaDB would go on as before; Sidepool ends the connection, as MySQL does.
-            if address == &through || !is_mariadb(server) {
+            let mut after = Vec::new();
+            if is_mariadb(server) {
+                // It goes on as it was logged in, for three times.
+                after.push(
+                    wire.run("SELECT CURRENT_USER(), @@time_zone, @a, DATABASE()")
+                        .await,
+                );
+                for _ in 0..2 {
+                    let denied = wire.change_user("r_other", "wrong").await.unwrap_err();
+                    assert_eq!(denied.code, 1045);
+                }
+                for password in ["wrong", PASSWORD] {
+                    wire.run("SET @a = 2").await;
+                    let denied = wire.change_user("r_other", password).await.unwrap_err();
+                    assert_eq!((denied.code, &*denied.state), (1047, "08S01"));
+                    after.push(wire.run("SELECT CURRENT_USER(), @a").await);
+                }
+            } else {
                 assert_ends(&mut wire).await;
             }
-            seen.push((ok, state, denied.code));
+            seen.push((ok, state, denied.code, after));
         }
         assert_eq!(seen[0], seen[1]);
         assert_eq!(seen[0].2, 1045);

@@ -163,7 +163,6 @@ async fn limited(server: &Server) {
         "SET character_set_client = sjis",
         "SET character_set_client = big5",
         "SET character_set_connection = ucs2",
-        "SET profiling = 1",
         "SET max_error_count = 0",
         "SET optimizer_switch = 'derived_merge=off'",
         "SET sql_buffer_result = 1, big_tables = 1",
