@@ -9,6 +9,7 @@
 
 mod backends;
 mod bad_input;
+mod equivalence;
 mod faults;
 mod harness;
 mod hazards;

@@ -1,7 +1,6 @@
-//! Session state that once went astray, each case with its servers; and random scripts that look for more.
+//! Session state that once went astray, each case with its servers.
 
 mod diagnostics;
-mod equivalence;
 mod globals;
 mod leaks;
 mod own_statements;

@@ -1,5 +1,6 @@
 //! What integration tests share: private servers, a packet-level client, Sidepool in process.
 
+pub mod answers;
 pub mod clients;
 pub mod servers;
 pub mod sidepool;
