@@ -6,11 +6,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{BufMut, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use tokio::io::AsyncWriteExt;
 
 use super::facts::{ServerFacts, ServerLimits, Virtuals};
-use super::state::{self, ReadError, ReadQuery, Reading, State};
+use super::state::{
+    self, Family, LEAST_PACKET, LIST_SQL, ReadError, ReadQuery, Reading, State, UserQuery,
+    UserReading, narrow, unhex,
+};
 use crate::pool::{Fit, PooledConnection};
 use crate::protocol::capability::Capabilities;
 use crate::protocol::command::Command;
@@ -23,6 +26,18 @@ use crate::relay::{Answer, Conn};
 
 /// Bytes of the answer to one own statement; a catalog read back whole is a few KiB.
 const OWN_MAX: usize = 1 << 20;
+
+/// Bytes of the answer to a reading of user variables.
+const USER_MAX: usize = 8 << 20;
+/// The role that is active.
+const ROLE_SQL: &[u8] = b"SELECT HEX(CURRENT_ROLE()) LIMIT 1";
+/// What routines, functions and triggers may have left on a MariaDB connection that only `STATE` reports,
+/// counted (routines count too, measured on 10.11.19), and the role. Introducers, because the session's
+/// charset may be a wide one.
+const CREATED_SQL: &[u8] =
+    b"SELECT CAST(SUM(VARIABLE_VALUE) AS UNSIGNED),HEX(CURRENT_ROLE()) FROM information_schema.SESSION_STATUS \
+      WHERE VARIABLE_NAME IN (_latin1'COM_CREATE_TEMPORARY_TABLE',_latin1'COM_CREATE_SEQUENCE',\
+      _latin1'COM_PREPARE_SQL',_latin1'COM_HA_OPEN') LIMIT 1";
 
 /// A logged-in backend connection.
 #[derive(Debug)]
@@ -39,6 +54,42 @@ pub struct BackendConnection {
     facts: Arc<ServerFacts>,
     virtuals: Arc<Virtuals>,
     limits: ServerLimits,
+    origin: Origin,
+}
+
+/// What a login showed that tells later whether anything was left on the connection that no tracker shows.
+#[derive(Debug)]
+pub(super) struct Origin {
+    /// The role, as [`ROLE_SQL`] shows it; `None`: the server has no roles.
+    role: Option<Option<Bytes>>,
+    /// `@@max_allowed_packet`
+    max_packet: u64,
+    /// What [`CREATED_SQL`] counted last. A `COM_RESET_CONNECTION` begins anew (MariaDB 10.11.19).
+    created: u64,
+}
+
+impl Origin {
+    /// From the row that a login shows: the size of packets in the fourth column, the role in the last.
+    pub(super) fn of(set: &OwnResultSet, has_roles: bool) -> Self {
+        let row = set.rows.first().map_or(&[][..], |row| row);
+        let role = has_roles.then(|| row.last().cloned().flatten());
+        let number = |at: usize| {
+            std::str::from_utf8(row.get(at)?.as_ref()?)
+                .ok()?
+                .parse()
+                .ok()
+        };
+        Self {
+            role,
+            max_packet: number(3).unwrap_or_default(),
+            created: 0,
+        }
+    }
+
+    fn is_role(&self, shown: Option<&Bytes>) -> bool {
+        let expected = self.role.as_ref();
+        expected.is_none_or(|role| shown.map(|s| narrow(s)) == role.as_deref().map(narrow))
+    }
 }
 
 /// What never changes about a connection.
@@ -61,6 +112,9 @@ pub enum StatementError {
     /// A read-back's row makes no sense.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// A role is active that was not at the login, which nothing undoes.
+    #[error("a role was left active")]
+    Role,
     /// A statement that selects one row selected none.
     #[error("an own statement returned no row")]
     NoRow,
@@ -107,6 +161,7 @@ impl BackendConnection {
             facts,
             virtuals: found.virtuals,
             limits: found.limits,
+            origin: found.origin,
         }
     }
 
@@ -193,6 +248,102 @@ impl BackendConnection {
     }
 }
 
+/// User variables, and what hides behind them.
+impl BackendConnection {
+    /// Whether the server takes statements as long as those that set user variables.
+    pub const fn takes_user_variables(&self) -> bool {
+        self.origin.max_packet >= LEAST_PACKET
+    }
+
+    /// Reads the answer to the next own query, a read-back of user variables. Not cancel-safe.
+    ///
+    /// # Errors
+    /// [`StatementError`].
+    pub async fn read_user(&mut self, query: &UserQuery) -> Result<UserReading, StatementError> {
+        let framing = self.identity.framing();
+        let set = read_own_result_set(&mut self.conn, framing, USER_MAX).await?;
+        let row = set.rows.first().ok_or(StatementError::NoRow)?;
+        let row: Vec<_> = row.iter().map(Option::as_deref).collect();
+        let definitions: Vec<_> = set.columns.iter().map(|c| &*c.payload).collect();
+        let family = self.facts.catalog.family();
+        Ok(query.decode(&definitions, &row, family)?)
+    }
+
+    /// Appends the question which user variables there are; MariaDB only.
+    pub fn put_user_list(&mut self) {
+        self.put_query(LIST_SQL);
+    }
+
+    /// Reads the answer to [`put_user_list`](Self::put_user_list): names in lower case.
+    ///
+    /// # Errors
+    /// [`StatementError`].
+    pub async fn read_user_list(&mut self) -> Result<Vec<Box<[u8]>>, StatementError> {
+        let set = self.read_rows().await?;
+        let name = |row: &Vec<Option<Bytes>>| {
+            let hex = row.first().and_then(Option::as_ref);
+            Ok(unhex(hex.ok_or(StatementError::NoRow)?)?
+                .to_ascii_lowercase()
+                .into())
+        };
+        set.rows.iter().map(name).collect()
+    }
+
+    /// Appends the question what was created, and which role is active; MariaDB only.
+    pub fn put_created(&mut self) {
+        self.put_query(CREATED_SQL);
+    }
+
+    /// Reads the answer to [`put_created`](Self::put_created): whether nothing was created since it was
+    /// asked last, and the role is the login's.
+    ///
+    /// # Errors
+    /// [`StatementError`].
+    pub async fn nothing_created(&mut self) -> Result<bool, StatementError> {
+        let set = self.read_rows().await?;
+        let row = set.rows.first().ok_or(StatementError::NoRow)?;
+        let [Some(count), role] = &row[..] else {
+            return Err(StatementError::NoRow);
+        };
+        let count = std::str::from_utf8(&narrow(count))
+            .ok()
+            .and_then(|text| text.parse().ok());
+        let count: u64 = count.ok_or(StatementError::NoRow)?;
+        let before = std::mem::replace(&mut self.origin.created, count);
+        Ok(before == count && self.origin.is_role(role.as_ref()))
+    }
+
+    /// A `COM_RESET_CONNECTION` has dropped what was created.
+    pub const fn begin_anew(&mut self) {
+        self.origin.created = 0;
+    }
+
+    /// Appends the question which role is active, which a reset does not change; `false`: the server has
+    /// none.
+    pub fn put_role(&mut self) -> bool {
+        let has_roles = self.origin.role.is_some();
+        if has_roles {
+            self.put_query(ROLE_SQL);
+        }
+        has_roles
+    }
+
+    /// Reads the answer to [`put_role`](Self::put_role): whether it is the one that a login shows.
+    ///
+    /// # Errors
+    /// [`StatementError`].
+    pub async fn has_first_role(&mut self) -> Result<bool, StatementError> {
+        let set = self.read_rows().await?;
+        let row = set.rows.first().ok_or(StatementError::NoRow)?;
+        Ok(self.origin.is_role(row.first().and_then(Option::as_ref)))
+    }
+
+    /// Whether the server lists user variables.
+    pub fn lists_user_variables(&self) -> bool {
+        self.facts.catalog.family() == Family::MariaDb
+    }
+}
+
 /// What a read-back's result set says.
 pub(super) fn decode_reading(
     set: &OwnResultSet,
@@ -222,6 +373,7 @@ pub(super) struct Found {
     pub state: State,
     pub virtuals: Arc<Virtuals>,
     pub limits: ServerLimits,
+    pub origin: Origin,
 }
 
 impl PooledConnection for BackendConnection {

@@ -40,6 +40,12 @@ pub struct ServerFacts {
 }
 
 impl ServerFacts {
+    /// Whether it has `CURRENT_ROLE()`: MySQL from 8.0 on; MariaDB has had it for longer than trackers.
+    pub fn has_roles(&self) -> bool {
+        let is_old = || self.greeted.version.starts_with("5.");
+        self.trackers && (self.greeted.family() == Family::MariaDb || !is_old())
+    }
+
     /// The facts of a server with these variables.
     pub fn new(greeted: Greeted, catalog: Catalog, ids: StateIds, trackers: bool) -> Self {
         let catalog = Arc::new(catalog);

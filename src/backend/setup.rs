@@ -9,8 +9,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::connection::{
-    BackendConnection, Found, Identity, RawConnection, StatementError, decode_reading, put_command,
-    put_query,
+    BackendConnection, Found, Identity, Origin, RawConnection, StatementError, decode_reading,
+    put_command, put_query,
 };
 use super::facts::{Greeted, ServerFacts, ServerLimits, Virtuals};
 use super::login::LoggedIn;
@@ -25,8 +25,10 @@ use crate::relay::own::{OwnError, OwnResultSet, read_own_ok, read_own_result_set
 /// Bytes of the list of a server's variables.
 const DISCOVERY_MAX: usize = 4 << 20;
 
-/// The limits and the virtual variables, as a fresh connection has them; the trackers last.
-const LIMITS_SQL: &str = "SELECT @@wait_timeout,@@interactive_timeout,@@max_connections";
+/// The limits and the virtual variables, as a fresh connection has them; then the trackers and the role,
+/// where there are such.
+const LIMITS_SQL: &str =
+    "SELECT @@wait_timeout,@@interactive_timeout,@@max_connections,@@max_allowed_packet";
 const TRACKERS_SQL: &str = ",@@session_track_system_variables,@@session_track_schema,\
      @@session_track_state_change,@@session_track_transaction_info";
 
@@ -181,7 +183,12 @@ async fn first_state(
     init_query: &str,
 ) -> Result<Found, StatementError> {
     let trackers = if facts.trackers { TRACKERS_SQL } else { "" };
-    raw.query(format!("{LIMITS_SQL}{trackers} LIMIT 1").as_bytes());
+    let role = if facts.has_roles() {
+        ",HEX(CURRENT_ROLE())"
+    } else {
+        ""
+    };
+    raw.query(format!("{LIMITS_SQL}{trackers}{role} LIMIT 1").as_bytes());
     if facts.trackers {
         raw.query(facts.catalog.setup_sql().as_bytes());
     }
@@ -190,7 +197,9 @@ async fn first_state(
         raw.query(read_all.sql());
     }
     raw.conn.send().await?;
-    let (limits, virtuals) = limits_of(&raw.rows(DISCOVERY_MAX).await?)?;
+    let shown = raw.rows(DISCOVERY_MAX).await?;
+    let (limits, virtuals) = limits_of(&shown)?;
+    let origin = Origin::of(&shown, facts.has_roles());
     if facts.trackers {
         raw.ok().await?;
     }
@@ -208,6 +217,7 @@ async fn first_state(
         state,
         virtuals: Arc::new(virtuals),
         limits,
+        origin,
     })
 }
 
@@ -260,10 +270,10 @@ fn limits_of(set: &OwnResultSet) -> Result<(ServerLimits, Virtuals), StatementEr
     };
     let virtuals = Virtuals {
         idle,
-        track_system_variables: text(3),
-        track_schema: text(4),
-        track_state_change: text(5),
-        track_transaction_info: text(6),
+        track_system_variables: text(4),
+        track_schema: text(5),
+        track_state_change: text(6),
+        track_transaction_info: text(7),
     };
     Ok((limits, virtuals))
 }

@@ -83,6 +83,8 @@ pub struct EffectiveClient {
     pub ping_is_activity: bool,
     /// What happens when the session is pinned.
     pub on_pin: OnPin,
+    /// MySQL: whether a `CALL` is taken to leave nothing behind but what it names, so that it does not pin.
+    pub trust_routines: bool,
 }
 
 impl Default for EffectiveClient {
@@ -98,6 +100,7 @@ impl Default for EffectiveClient {
             ping: PingMode::Local,
             ping_is_activity: true,
             on_pin: OnPin::Allow,
+            trust_routines: false,
         }
     }
 }
@@ -203,6 +206,8 @@ pub struct ClientOverrides {
     pub ping_is_activity: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub on_pin: Option<OnPin>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trust_routines: Option<bool>,
 }
 
 impl ClientOverrides {
@@ -219,6 +224,7 @@ impl ClientOverrides {
             ping: self.ping.unwrap_or(base.ping),
             ping_is_activity: self.ping_is_activity.unwrap_or(base.ping_is_activity),
             on_pin: self.on_pin.unwrap_or(base.on_pin),
+            trust_routines: self.trust_routines.unwrap_or(base.trust_routines),
         }
     }
 }
@@ -276,7 +282,9 @@ mod tests {
         let settings = ClientSettings {
             rule: vec![
                 rule("user = 'report%'\nidle_timeout = '2h'"),
-                rule("user = 'reporting'\nidle_timeout = '1m'\non_pin = 'error'"),
+                rule(
+                    "user = 'reporting'\nidle_timeout = '1m'\non_pin = 'error'\ntrust_routines = true",
+                ),
                 rule(
                     "database = 'batch'\nidle_mode = 'observe'\nping = 'backend'\nping_is_activity = false",
                 ),

@@ -79,6 +79,7 @@ pub const KEYS: &[Key] = &[
     key("client.ping", Kind::Text(is::<PingMode>), Live),
     key("client.ping_is_activity", FLAG, Live),
     key("client.on_pin", Kind::Text(is::<OnPin>), Live),
+    key("client.trust_routines", FLAG, Live),
     key("client.keepalive", Kind::Text(is::<Keepalive>), Restart),
     key("client.stale_watch", DURATION, Restart),
     key("client.stale_watch_sockets", whole(0, 1_000_000), Restart),
@@ -97,6 +98,7 @@ pub const KEYS: &[Key] = &[
     key("client.rule[].ping", Kind::Text(is::<PingMode>), Live),
     key("client.rule[].ping_is_activity", FLAG, Live),
     key("client.rule[].on_pin", Kind::Text(is::<OnPin>), Live),
+    key("client.rule[].trust_routines", FLAG, Live),
 
     key("backend.addresses", Kind::List(is::<BackendAddress>), Restart),
     key("backend.monitor_user", FREE, Restart),

@@ -165,7 +165,9 @@ impl Session {
         if let Some(flow) = self.answer_whole(&findings, sql, began).await {
             return flow;
         }
-        let plan = Plan::of(&findings, self.memory());
+        let mut memory = self.memory();
+        memory.routines_leave_no_trace = findings.whole == Whole::Call && self.watches_routines();
+        let plan = Plan::of(&findings, memory);
         let text_at = packet.len() - sql.len();
         let work = Work {
             plan,
@@ -291,6 +293,7 @@ impl Session {
             virtual_timeouts: self.carried.timeouts.is_some(),
             saved_diagnostics: self.carried.diagnostics.is_some(),
             autocommit_off: self.carried.autocommit_off(),
+            routines_leave_no_trace: false,
         }
     }
 

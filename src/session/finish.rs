@@ -84,6 +84,7 @@ impl Session {
                 hold.pending.note_variable(&name);
             }
         }
+        let unexplained = self.note_variables(answer, work, unexplained);
         self.pin_for(answer, work, unexplained);
         if alone && answer.error().is_none() && answer.warnings == 0 {
             self.take_known_transition(work);
@@ -132,6 +133,7 @@ impl Session {
         let looks_back = work.plan.after.looks_back;
         // The OK of a CALL counts no warnings, and yet there may be some (measured on both servers).
         let called = work.plan.pins.has(PinReason::Routine)
+            || work.plan.after.routine
             || work.command == Command::StmtExecute && self.pinned.pins.has(PinReason::Routine);
         let left = answer.error().is_some() || called || answer.warnings > 0 && !looks_back;
         let Some(hold) = &mut self.hold else { return };
@@ -292,11 +294,13 @@ impl Session {
 
     /// Gives the held connection back unless a transaction or a pin keeps it.
     pub(super) async fn give_back_if_free(&mut self) -> Flow {
+        let again = self.may_carry_variables_again();
         let Some(hold) = &mut self.hold else {
             return Flow::Continue;
         };
         let in_transaction = hold.pending.in_transaction(self.carried.status);
         if !in_transaction
+            && !again
             && self.pinned.pins.any()
             && let Err(error) = Box::pin(self.review_pins()).await
         {
@@ -305,7 +309,7 @@ impl Session {
         let Some(hold) = &mut self.hold else {
             return Flow::Continue;
         };
-        if in_transaction || self.pinned.pins.any() {
+        if in_transaction || self.pinned.pins.any() && !again {
             let lexical = hold.pending.everything || hold.pending.names_any(&LEXICAL);
             let shown = hold.pending.shown != Shown::None;
             self.count_transaction(in_transaction);
@@ -331,6 +335,12 @@ impl Session {
         if let Some(reason) = self.carried.state.pin_reason(&self.login.first) {
             let digest = self.pinned.named_by.take().unwrap_or_default();
             self.pin_by(reason, || digest.into());
+            return Flow::Continue;
+        }
+        if !self.pinned.odd_variables {
+            self.unpin(PinReason::UserVariable);
+        }
+        if self.pinned.pins.any() {
             return Flow::Continue;
         }
         self.pinned.open = None;

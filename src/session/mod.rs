@@ -26,6 +26,7 @@ mod review;
 pub mod scan;
 mod settle;
 pub mod timers;
+mod variables;
 pub mod watch;
 
 use std::collections::HashSet;
@@ -83,6 +84,8 @@ struct Pinned {
     pins: Pins,
     /// A statement was prepared by SQL text; which are open, no id tells.
     text_prepared: bool,
+    /// It has user variables that cannot be read back by name, until it resets its connection.
+    odd_variables: bool,
     /// Binary prepared statements that are open.
     statements: HashSet<u32>,
     /// Temporary tables, handlers, locks and variables; `None`: there are none.

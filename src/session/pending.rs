@@ -3,10 +3,13 @@
 //! Answers are noted here as they pass; `settle` asks the server for what is missing before the
 //! connection may be shared.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 
 use super::plan::{Plan, Shown};
 use crate::protocol::reply::StatusFlags;
+use crate::reason::PinReason;
 use crate::relay::{Answer, Trackers};
 
 /// No transaction, no locks: what the transaction tracker shows of a connection at rest.
@@ -45,6 +48,33 @@ pub struct Pending {
     pub xa: bool,
     /// Characteristics of a transaction: the one that runs, or the next one.
     characteristics: Option<Box<[u8]>>,
+    /// What is not known of user variables.
+    pub user: Unread,
+}
+
+/// Open questions about user variables and what hides behind them.
+#[derive(Debug, Default)]
+pub struct Unread {
+    /// Names, plain and in lower case, of those that may have been set.
+    pub names: BTreeSet<Box<[u8]>>,
+    /// Others may have been set, which only the server's list tells.
+    pub list: bool,
+    /// Something may have been created that no tracker names: if so, the session is pinned for this reason.
+    pub residue: Option<PinReason>,
+    /// Something was created that pins for a reason of its own; it is to be counted, and does not count as
+    /// residue.
+    pub recount: bool,
+}
+
+impl Unread {
+    /// Whether what was created on the connection is to be counted.
+    pub const fn asks_for_created(&self) -> bool {
+        self.residue.is_some() || self.recount
+    }
+
+    fn is_empty(&self) -> bool {
+        self.names.is_empty() && !self.list && self.residue.is_none() && !self.recount
+    }
 }
 
 impl Default for Pending {
@@ -62,6 +92,7 @@ impl Default for Pending {
             transaction: AT_REST,
             xa: false,
             characteristics: None,
+            user: Unread::default(),
         }
     }
 }
@@ -151,6 +182,7 @@ impl Pending {
             && self.shown == Shown::None
             && !self.everything
             && self.option.is_none()
+            && self.user.is_empty()
             && self.waiting().is_none()
     }
 

@@ -89,15 +89,12 @@ const fn bit(reason: PinReason) -> u32 {
 /// prepared statements, handlers, every lock that a session owns (`GET_LOCK`, `FLUSH TABLES … WITH READ
 /// LOCK`, `… FOR EXPORT`, `LOCK INSTANCE`, `BACKUP STAGE`, `BACKUP LOCK`) and what `LASTVAL` reads, and it
 /// sets back all variables that are never replayed (measured on both servers); it keeps an active role
-/// (hazard 6), which a routine may have set too. What a resource group leaves [`Open`](super::open::Open)
-/// tells.
+/// (hazard 6). A routine may have set one too, so a reset looks whether the login's is active. What a
+/// resource group leaves [`Open`](super::open::Open) tells.
 const fn cleaning(reason: PinReason) -> Cleaning {
     match reason {
         PinReason::Diagnostics | PinReason::RowCount | PinReason::ConnectionId => Cleaning::None,
-        PinReason::Role
-        | PinReason::Routine
-        | PinReason::LargeStatement
-        | PinReason::NoTrackers => Cleaning::Close,
+        PinReason::Role | PinReason::LargeStatement | PinReason::NoTrackers => Cleaning::Close,
         PinReason::PreparedStatement
         | PinReason::UserVariable
         | PinReason::TemporaryTable
@@ -107,6 +104,7 @@ const fn cleaning(reason: PinReason) -> Cleaning {
         | PinReason::SessionVariable
         | PinReason::SessionTrack
         | PinReason::Savepoint
+        | PinReason::Routine
         | PinReason::UnknownState => Cleaning::Reset,
     }
 }

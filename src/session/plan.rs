@@ -4,7 +4,7 @@
 //! connection. The loop carries a plan out, `settle` reads what it left to be done.
 
 use super::pins::Pins;
-use super::scan::{Findings, Flags};
+use super::scan::{Findings, Flags, Whole};
 use crate::reason::PinReason;
 
 /// What the plan depends on besides the statement.
@@ -18,6 +18,8 @@ pub struct Memory {
     pub saved_diagnostics: bool,
     /// Autocommit is off.
     pub autocommit_off: bool,
+    /// What a `CALL` leaves can be found out, or the operator says that nothing is left.
+    pub routines_leave_no_trace: bool,
 }
 
 /// What must be sent in front of the statement, besides the replay of the session's state.
@@ -62,6 +64,10 @@ pub struct After {
     pub privileges: bool,
     /// It only looked at what the statement before it left behind.
     pub looks_back: bool,
+    /// It names user variables.
+    pub user_variables: bool,
+    /// It called a routine, and is not pinned for it.
+    pub routine: bool,
 }
 
 /// Where the statement may run.
@@ -104,6 +110,8 @@ impl Plan {
             globals: false,
             privileges: false,
             looks_back: false,
+            user_variables: false,
+            routine: false,
         },
         pins: Pins::NONE,
     };
@@ -114,6 +122,11 @@ impl Plan {
         // Nearly every statement has none of these; the rest of this function is for the few.
         if flags == Flags::NONE {
             return Self::PLAIN;
+        }
+        let routine = findings.whole == Whole::Call && memory.routines_leave_no_trace;
+        let mut pins = pins(flags, memory);
+        if routine {
+            pins.remove(PinReason::Routine);
         }
         Self {
             place: place(flags, memory),
@@ -127,8 +140,10 @@ impl Plan {
                 globals: flags.any(Flags::GLOBAL),
                 privileges: flags.any(Flags::PRIVILEGES),
                 looks_back: flags.any(Flags::LOOKS_BACK),
+                user_variables: flags.any(Flags::USER_VARIABLE),
+                routine,
             },
-            pins: pins(flags, memory),
+            pins,
         }
     }
 
@@ -139,6 +154,10 @@ impl Plan {
         plan.after = After::default();
         plan.place = Place::Anywhere;
         plan.pins.add(PinReason::PreparedStatement);
+        // Which variables an execution sets is not looked up.
+        if findings.flags.any(Flags::USER_VARIABLE) {
+            plan.pins.add(PinReason::UserVariable);
+        }
         plan
     }
 }
@@ -176,7 +195,6 @@ fn before(flags: Flags, memory: Memory) -> Before {
 
 fn pins(flags: Flags, memory: Memory) -> Pins {
     const REASONS: &[(Flags, PinReason)] = &[
-        (Flags::USER_VARIABLE, PinReason::UserVariable),
         (Flags::TEMPORARY, PinReason::TemporaryTable),
         (Flags::HANDLER, PinReason::Handler),
         (Flags::LOCK, PinReason::Lock),
@@ -329,6 +347,26 @@ mod tests {
                 .virtuals,
             Shown::None
         );
+    }
+
+    #[test]
+    fn a_call_pins_unless_what_it_leaves_is_known() {
+        let known = Memory {
+            routines_leave_no_trace: true,
+            ..Memory::default()
+        };
+        let followed = plan("CALL p(@a)", known);
+        assert!(!followed.pins.any() && followed.after.routine && followed.after.user_variables);
+        assert!(followed.before.last_insert_id);
+        for (sql, memory) in [
+            ("CALL p()", Memory::default()),
+            ("SELECT 1; CALL p()", known),
+            ("/*!50000 CALL p() */", known),
+            ("BEGIN NOT ATOMIC CALL p(); END", known),
+        ] {
+            assert!(plan(sql, memory).pins.has(PinReason::Routine), "{sql}");
+        }
+        assert!(!plan("SET @a = 1", Memory::default()).pins.any());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use tracing::warn;
 use super::context::Login;
 use super::exchange::Work;
 use super::plan::Plan;
-use super::settle::{read_after_reset, select_again};
+use super::settle::{RoleAfter, read_after_reset, select_again};
 use super::{Flow, Session, carried, own_timeouts, patience};
 use crate::backend::connection::StatementError;
 use crate::backend::key::PoolKey;
@@ -103,33 +103,19 @@ impl Session {
         let Some(hold) = &mut self.hold else {
             return Flow::Continue;
         };
-        if let Err(error) = read_after_reset(&mut hold.lease).await {
-            warn!(client = self.me.id(), %error, "session state could not be read after a reset");
-            self.let_go(RetireReason::Broken);
-            return Flow::Close(CloseReason::BackendLost);
-        }
+        let role = match read_after_reset(&mut hold.lease).await {
+            Ok(role) => role,
+            Err(error) => {
+                warn!(client = self.me.id(), %error, "session state could not be read after a reset");
+                self.let_go(RetireReason::Broken);
+                return Flow::Close(CloseReason::BackendLost);
+            }
+        };
         let xa = hold.pending.xa;
         hold.pending = super::pending::Pending::default();
         let server = hold.lease.state.clone();
         let state = self.after_reset(&server);
-        self.carried.last_insert_id = 0;
-        self.carried.row_count = 0;
-        self.carried.found_rows = None;
-        self.carried.next_transaction = None;
-        self.carried.timeouts = self.timeouts_anew(&self.login);
-        self.carried.diagnostics = None;
-        self.set_state(state);
-        self.pinned.statements.clear();
-        self.pinned.text_prepared = false;
-        let lasting = self.pinned.open.as_ref();
-        if lasting.is_none_or(|open| !open.outlives_reset()) {
-            self.pinned.open = None;
-        }
-        for reason in self.pinned.pins.ended_by_reset() {
-            if self.pinned.open.is_none() || reason != PinReason::Lock {
-                self.unpin(reason);
-            }
-        }
+        self.forget_all(state, role);
         if xa {
             self.let_go(RetireReason::Dirty);
             return Flow::Continue;
@@ -146,6 +132,33 @@ impl Session {
             self.let_go(RetireReason::Dirty);
         }
         self.give_back_if_free().await
+    }
+
+    /// The session's own part of a reset that led to `state`.
+    fn forget_all(&mut self, state: State, role: RoleAfter) {
+        self.carried.last_insert_id = 0;
+        self.carried.row_count = 0;
+        self.carried.found_rows = None;
+        self.carried.next_transaction = None;
+        self.carried.timeouts = self.timeouts_anew(&self.login);
+        self.carried.diagnostics = None;
+        self.set_state(state);
+        self.pinned.statements.clear();
+        self.pinned.text_prepared = false;
+        self.pinned.odd_variables = false;
+        let lasting = self.pinned.open.as_ref();
+        if lasting.is_none_or(|open| !open.outlives_reset()) {
+            self.pinned.open = None;
+        }
+        for reason in self.pinned.pins.ended_by_reset() {
+            if self.pinned.open.is_none() || reason != PinReason::Lock {
+                self.unpin(reason);
+            }
+        }
+        // A routine has set it; a dedicated connection would keep it too.
+        if role == RoleAfter::Another {
+            self.pin(PinReason::Role, b"");
+        }
     }
 
     /// `CLIENT_INTERACTIVE` counts again after a reset and a change of user on MySQL, and not on MariaDB (measured).

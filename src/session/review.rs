@@ -140,7 +140,8 @@ impl Session {
         if !hold.pending.names.is_empty() || hold.pending.everything {
             self.settle().await?;
         }
-        if self.carried.state.pin_reason(&self.login.first).is_none() {
+        let reason = self.carried.state.pin_reason(&self.login.first);
+        if reason != Some(PinReason::SessionVariable) {
             self.unpin(PinReason::SessionVariable);
         }
         Ok(())

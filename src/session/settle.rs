@@ -8,17 +8,20 @@ use bytes::Bytes;
 use super::Session;
 use super::exchange::Hold;
 use super::memory::{Carried, SavedDiagnostics};
+use super::pending::Unread;
 use super::pins::Cleaning;
 use super::plan::Shown;
 use crate::backend::connection::{BackendConnection, StatementError};
 use crate::backend::facts::ServerFacts;
 use crate::backend::state::{
-    IdleTimeouts, ReadBack, ReadQuery, SchemaColumn, State, Virtual, narrow,
+    IdleTimeouts, MOST_VARIABLES, ReadBack, ReadQuery, SchemaColumn, State, UserQuery, Virtual,
+    is_plain_name, narrow,
 };
 use crate::metrics::SessionMetrics;
 use crate::protocol::command::Command;
-use crate::reason::RetireReason;
+use crate::reason::{PinReason, RetireReason};
 use crate::relay::Trackers;
+use crate::relay::own::OwnError;
 
 /// Brings out what the server has not reported yet: changes made before an error travel in the next
 /// OK that itself changes state (measured on both servers, hazard 2).
@@ -46,6 +49,18 @@ struct Asked {
     insert_id: bool,
     timeouts: bool,
     read: Option<ReadQuery>,
+    user: Option<UserQuery>,
+    list: bool,
+    created: bool,
+}
+
+/// What settling found out besides the state.
+#[derive(Debug, Default)]
+struct Found {
+    /// There is something on the connection that nothing names.
+    residue: Option<PinReason>,
+    /// There are user variables that cannot be read back.
+    odd_variables: bool,
 }
 
 impl Session {
@@ -56,6 +71,7 @@ impl Session {
     /// [`StatementError`]: the session's own state is then unknown.
     pub(super) async fn settle(&mut self) -> Result<(), StatementError> {
         let saving = self.hold.as_ref().is_some_and(|h| h.pending.diagnostics);
+        let mut found = Found::default();
         // A second time behind an error: only its flush tells whether a SET TRANSACTION waits.
         while let Some(hold) = &mut self.hold
             && !(hold.pending.is_settled() && hold.pending.schema.is_none())
@@ -64,7 +80,9 @@ impl Session {
                 hold,
                 carried: &mut self.carried,
             };
-            let state = settling.run(&self.context.metrics.sessions).await?;
+            let (state, seen) = settling.run(&self.context.metrics.sessions).await?;
+            found.residue = found.residue.or(seen.residue);
+            found.odd_variables |= seen.odd_variables;
             hold.pending.asked = true;
             hold.lease.state = state.clone();
             let done = hold.pending.next_transaction(self.carried.status).is_none();
@@ -76,6 +94,12 @@ impl Session {
         if saving {
             self.carried.date_diagnostics();
         }
+        if let Some(reason) = found.residue {
+            self.pin(reason, b"");
+        }
+        if found.odd_variables {
+            self.pin_for_variables(b"");
+        }
         Ok(())
     }
 }
@@ -86,7 +110,7 @@ struct Settling<'s> {
 }
 
 impl Settling<'_> {
-    async fn run(&mut self, metrics: &SessionMetrics) -> Result<State, StatementError> {
+    async fn run(&mut self, metrics: &SessionMetrics) -> Result<(State, Found), StatementError> {
         let facts = self.hold.lease.facts().clone();
         let found = self.resolve(&facts);
         let asked = self.ask(&facts, &found);
@@ -98,7 +122,9 @@ impl Settling<'_> {
             metrics.readbacks.inc();
             state = state.with_reading(&self.hold.lease.read_reading(query).await?);
         }
+        let (state, seen) = self.hear_user(&asked, state).await?;
         let pending = &mut self.hold.pending;
+        pending.user = Unread::default();
         pending.names.clear();
         pending.schema = None;
         pending.insert_id = false;
@@ -108,9 +134,9 @@ impl Settling<'_> {
         pending.everything = false;
         pending.option = None;
         if late.is_empty() {
-            return Ok(state);
+            return Ok((state, seen));
         }
-        self.hear_late(&facts, state, &late).await
+        Ok((self.hear_late(&facts, state, &late).await?, seen))
     }
 
     fn resolve(&self, facts: &ServerFacts) -> ReadBack {
@@ -177,6 +203,7 @@ impl Settling<'_> {
         if let Some(query) = &read {
             lease.put_query(query.sql());
         }
+        let user = put_user(lease, &pending.user);
         Asked {
             diagnostics: pending.diagnostics,
             next_transaction: next_transaction.is_some(),
@@ -187,6 +214,9 @@ impl Settling<'_> {
             insert_id: pending.insert_id,
             timeouts,
             read,
+            user,
+            list: pending.user.list,
+            created: pending.user.asks_for_created(),
         }
     }
 
@@ -255,6 +285,41 @@ impl Settling<'_> {
         Ok(late)
     }
 
+    /// Reads the answers about user variables, behind all others.
+    async fn hear_user(
+        &mut self,
+        asked: &Asked,
+        mut state: State,
+    ) -> Result<(State, Found), StatementError> {
+        let lease = &mut self.hold.lease;
+        let unread = &self.hold.pending.user;
+        let mut found = Found::default();
+        if let Some(query) = &asked.user {
+            state = state.with_user_reading(lease.read_user(query).await?);
+        }
+        let listed = match asked.list {
+            true => told(lease.read_user_list().await)?,
+            false => Some(Vec::new()),
+        };
+        let created = asked.created && told(lease.nothing_created().await)? != Some(true);
+        if listed.is_none() || created && unread.residue.is_some() && !unread.recount {
+            found.residue = unread.residue.or(Some(PinReason::UnknownState));
+        }
+        let (plain, odd): (Vec<_>, Vec<_>) = listed
+            .into_iter()
+            .flatten()
+            .filter(|name| !unread.names.contains(name))
+            .partition(|name| is_plain_name(name));
+        found.odd_variables = !odd.is_empty() || plain.len() > MOST_VARIABLES;
+        if !plain.is_empty() && !found.odd_variables {
+            let query = UserQuery::new(plain);
+            lease.put_query(query.sql());
+            lease.send().await?;
+            state = state.with_user_reading(lease.read_user(&query).await?);
+        }
+        Ok((state, found))
+    }
+
     async fn hear_flush(&mut self) -> Result<Trackers, StatementError> {
         let flushed = self.hold.lease.read_ok().await?;
         // An ERR has no status flags: with autocommit off, the failed statement has begun a
@@ -285,6 +350,21 @@ impl Settling<'_> {
     }
 }
 
+/// Appends the questions about user variables.
+fn put_user(lease: &mut BackendConnection, unread: &Unread) -> Option<UserQuery> {
+    let query = (!unread.names.is_empty()).then(|| UserQuery::new(unread.names.iter().cloned()));
+    if let Some(query) = &query {
+        lease.put_query(query.sql());
+    }
+    if unread.list {
+        lease.put_user_list();
+    }
+    if unread.asks_for_created() {
+        lease.put_created();
+    }
+    query
+}
+
 /// Makes a connection that a session leaves fit for others, or closes it. Runs to its end even
 /// though the client is gone.
 pub(super) async fn clean_up(hold: Hold, cleaning: Cleaning, init_query: &str) {
@@ -298,6 +378,7 @@ pub(super) async fn clean_up(hold: Hold, cleaning: Cleaning, init_query: &str) {
             Ok(()) => {
                 lease.give_back();
             }
+            Err(StatementError::Role) => lease.retire(RetireReason::Dirty),
             Err(_) => lease.retire(RetireReason::Broken),
         },
     }
@@ -318,7 +399,9 @@ pub(super) async fn reset(
     if !init_query.is_empty() {
         connection.run_init_query(init_query).await?;
     }
-    read_after_reset(connection).await?;
+    if read_after_reset(connection).await? == RoleAfter::Another {
+        return Err(StatementError::Role);
+    }
     select_again(connection).await
 }
 
@@ -336,19 +419,30 @@ pub(super) async fn select_again(connection: &mut BackendConnection) -> Result<(
     connection.read_ok().await.map(drop)
 }
 
+/// The role after a reset, which does not change it (measured on both servers).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RoleAfter {
+    /// The one that a login shows.
+    AsAtLogin,
+    /// A statement, or a routine that ran on the connection, has set another.
+    Another,
+}
+
 /// Sets the trackers again after a `COM_RESET_CONNECTION` and reads the state.
 ///
 /// # Errors
 /// [`StatementError`].
 pub(super) async fn read_after_reset(
     connection: &mut BackendConnection,
-) -> Result<(), StatementError> {
+) -> Result<RoleAfter, StatementError> {
     let facts = connection.facts().clone();
     let query = facts.catalog.read_all_sql(SchemaColumn::Include);
     if facts.trackers {
         connection.put_query(facts.catalog.setup_sql().as_bytes());
     }
     connection.put_query(query.sql());
+    connection.begin_anew();
+    let has_roles = connection.put_role();
     connection.send().await?;
     if facts.trackers {
         connection.read_ok().await?;
@@ -359,7 +453,19 @@ pub(super) async fn read_after_reset(
         .from_reading(&reading)
         .ok_or(StatementError::NoRow)?;
     connection.last_insert_id = 0;
-    Ok(())
+    Ok(match !has_roles || connection.has_first_role().await? {
+        true => RoleAfter::AsAtLogin,
+        false => RoleAfter::Another,
+    })
+}
+
+/// An answer that the server may refuse, as it does when the session's own `max_join_size` is small.
+fn told<T>(answer: Result<T, StatementError>) -> Result<Option<T>, StatementError> {
+    match answer {
+        Ok(answer) => Ok(Some(answer)),
+        Err(StatementError::Own(OwnError::Server(_))) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 fn number(column: Option<&Bytes>) -> Result<u64, StatementError> {

@@ -166,7 +166,7 @@ async fn failover(make: Make) {
     let mut pinned = client_in(sidepool, USER, "t_b").await;
     let mut busy = client_in(sidepool, USER, "t_b").await;
     writer
-        .run("SET time_zone = '+03:00', sql_mode = 'ANSI_QUOTES'")
+        .run("SET time_zone = '+03:00', sql_mode = 'ANSI_QUOTES', @own = 1.50")
         .await;
     writer.run("INSERT INTO t VALUES ('before')").await.ok();
     pinned.run("CREATE TEMPORARY TABLE mine (a INT)").await.ok();
@@ -188,8 +188,9 @@ async fn failover(make: Make) {
     writer.read_reply().await.ok();
     assert!(began.elapsed() >= Duration::from_millis(300));
     assert_eq!(writer.thread_id, id);
-    let here = "SELECT CONCAT(@@server_id, @@time_zone, @@sql_mode, DATABASE(), COUNT(*)) FROM t";
-    assert_eq!(value(&mut writer, here).await, "2+03:00ANSI_QUOTESt_b1");
+    let here =
+        "SELECT CONCAT(@@server_id, @@time_zone, @@sql_mode, DATABASE(), COUNT(*), @own) FROM t";
+    assert_eq!(value(&mut writer, here).await, "2+03:00ANSI_QUOTESt_b11.50");
     assert_eq!(second.root("SELECT who FROM t_b.t"), "during");
 
     // Others follow when they need the database; so do new ones.

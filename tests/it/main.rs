@@ -26,3 +26,4 @@ mod support;
 mod timeouts;
 mod transactions;
 mod unpins;
+mod variables;

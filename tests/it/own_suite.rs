@@ -123,14 +123,19 @@ async fn name_in_utf8(server: &Server) {
 }
 
 async fn database_in_latin1(server: &Server) {
-    let quietly = "SET NAMES utf8mb4; DROP DATABASE IF EXISTS `t_dü`; DROP DATABASE IF EXISTS `t_dÃ¼`;";
+    let quietly =
+        "SET NAMES utf8mb4; DROP DATABASE IF EXISTS `t_dü`; DROP DATABASE IF EXISTS `t_dÃ¼`;";
     server.root(&format!(
         "{quietly} CREATE DATABASE `t_dü`; CREATE DATABASE `t_dÃ¼`"
     ));
     let sidepool = Sidepool::sharing(server, 1);
     let address = sidepool.address();
     // The same bytes are another name in another charset.
-    for (charset, name) in [(45, "745F64C3BC"), (8, "745F64C383C2BC"), (45, "745F64C3BC")] {
+    for (charset, name) in [
+        (45, "745F64C3BC"),
+        (8, "745F64C383C2BC"),
+        (45, "745F64C3BC"),
+    ] {
         let login = Login {
             charset,
             database: Some("t_dü"),

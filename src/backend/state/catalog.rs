@@ -112,6 +112,8 @@ pub struct Catalog {
     side_effects: Vec<Vec<VarId>>,
     /// By [`VarId`]: place in a `SET`.
     ranks: Vec<u8>,
+    /// What decides how a statement is read when it is prepared.
+    parsed: Vec<VarId>,
     tracker_list: Box<str>,
 }
 
@@ -258,6 +260,11 @@ impl Catalog {
         self.classes[id.index()] == Class::Guarded
     }
 
+    /// The variables that decide how a statement is read when it is prepared, in a state's order.
+    pub fn parsed(&self) -> &[VarId] {
+        &self.parsed
+    }
+
     pub(super) fn side_effects(&self, id: VarId) -> &[VarId] {
         &self.side_effects[id.index()]
     }
@@ -277,6 +284,7 @@ impl Catalog {
             dependants: Vec::new(),
             side_effects: Vec::new(),
             ranks: Vec::new(),
+            parsed: Vec::new(),
             tracker_list: tracker_list(family, &all),
         };
         let aliased = |name: &str| {
@@ -306,6 +314,9 @@ impl Catalog {
                 self.names.push(name.into());
                 self.classes.push(class);
                 self.ranks.push(names::rank(name));
+                if class == Class::Tracked && names::is_parsed(name) {
+                    self.parsed.push(id);
+                }
                 Entry::Vector(id)
             }
             other => Entry::Other(other),

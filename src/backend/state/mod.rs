@@ -12,17 +12,25 @@ mod read;
 mod replay;
 mod store;
 mod transitions;
+mod user;
 mod value;
 mod virtuals;
+mod weak;
 
 pub use baseline::Baselines;
 pub use catalog::{Catalog, Class, Discovery, Family, ReadBack, VarId};
+pub(in crate::backend) use read::unhex;
 pub use read::{ReadError, ReadQuery, Reading, SchemaColumn};
 pub use replay::{DatabaseChange, Fit, Replay, Unreplayable, fit, replay};
 pub use store::{State, StateIds, StateStore};
 pub use transitions::KnownTransitions;
+pub use user::{
+    LEAST_PACKET, LIST_SQL, MOST_VARIABLES, NumberKind, UserQuery, UserReading, UserValue,
+    UserVariables, is_plain_name,
+};
 pub use value::{ColumnKind, Value, narrow};
 pub use virtuals::{IdleTimeouts, Virtual};
+pub(in crate::backend) use weak::WeakTable;
 
 #[cfg(test)]
 mod testing;

@@ -193,6 +193,40 @@ pub(super) const FAMILIES: &[&[&str]] = &[
     &["wsrep_sync_wait", "wsrep_causal_reads"],
 ];
 
+/// Variables by whose values a statement is read when it is prepared. One too many costs a switch now and then;
+/// `autocommit` and the transaction's own may never be among them, since bringing them back would commit.
+const PARSED: &[&str] = &[
+    "block_encryption_mode",
+    "character_set_client",
+    "character_set_collations",
+    "character_set_connection",
+    "collation_connection",
+    "default_collation_for_utf8mb4",
+    "default_regex_flags",
+    "default_storage_engine",
+    "default_tmp_storage_engine",
+    "default_week_format",
+    "div_precision_increment",
+    "explicit_defaults_for_timestamp",
+    "group_concat_max_len",
+    "in_predicate_conversion_threshold",
+    "lc_time_names",
+    "old_mode",
+    "optimizer_switch",
+    "sql_auto_is_null",
+    "sql_if_exists",
+    "sql_mode",
+    "sql_safe_updates",
+    "standard_compliant_cte",
+    "time_zone",
+    "windowing_use_high_precision",
+];
+
+/// Whether a statement's meaning depends on the variable's value at the time it is prepared.
+pub(super) fn is_parsed(name: &str) -> bool {
+    PARSED.contains(&name)
+}
+
 /// Place in a multi-assignment `SET`: charsets, then what they imply, then the rest, then what the
 /// rest implies.
 pub(super) fn rank(name: &str) -> u8 {

@@ -152,7 +152,11 @@ fn split_row(mut payload: &[u8]) -> Option<Vec<Option<&[u8]>>> {
     Some(columns)
 }
 
-fn unhex(digits: &[u8]) -> Result<Bytes, ReadError> {
+/// The bytes that hexadecimal digits stand for.
+///
+/// # Errors
+/// [`ReadError::Schema`].
+pub(in crate::backend) fn unhex(digits: &[u8]) -> Result<Bytes, ReadError> {
     let digits = &*narrow(digits);
     let digit = |b: u8| (b as char).to_digit(16).and_then(|d| u8::try_from(d).ok());
     let byte = |pair: &[u8]| match *pair {

@@ -59,6 +59,9 @@ pub enum Unreplayable {
     /// The name of the database cannot be written in the session's client charset.
     #[error("the database's name cannot be sent in this charset")]
     DatabaseName,
+    /// The user variables cannot be written, or not from here.
+    #[error("the user variables cannot be replayed")]
+    UserVariables,
     /// The states belong to different catalogs.
     #[error("the states belong to different servers")]
     OtherStore,
@@ -73,6 +76,7 @@ pub fn fit(from: &State, to: &State) -> Fit {
     let same_database = from.schema_id() == to.schema_id();
     let reachable = from.same_store(to)
         && from.same_guard(to)
+        && from.user_leads_to(to)
         && (same_database || to.schema().is_some())
         && (to.all_replayable() && (same_database || to.schema_is_replayable())
             || replay(from, to).is_ok());
@@ -97,15 +101,25 @@ pub fn replay(from: &State, to: &State) -> Result<Arc<Replay>, Unreplayable> {
         return known;
     }
     let made = build(from, to).map(Arc::new);
-    store.replays().put(key, made.clone());
+    let sql = made
+        .as_ref()
+        .ok()
+        .and_then(|replay| replay.set_sql.as_ref());
+    // Long values are many and come once.
+    if sql.is_none_or(|sql| sql.len() <= MOST_CACHED) {
+        store.replays().put(key, made.clone());
+    }
     made
 }
 
 fn build(from: &State, to: &State) -> Result<Replay, Unreplayable> {
     let database = database_change(from, to)?;
     let assignments = assignments(from, to)?;
+    if !from.user_leads_to(to) {
+        return Err(Unreplayable::UserVariables);
+    }
     Ok(Replay {
-        set_sql: (!assignments.is_empty()).then(|| set_sql(from, to, &assignments)),
+        set_sql: set_sql(from, to, &assignments),
         database,
     })
 }
@@ -147,28 +161,36 @@ fn assignments(from: &State, to: &State) -> Result<Vec<VarId>, Unreplayable> {
     Ok(assigned)
 }
 
-fn set_sql(from: &State, to: &State, assignments: &[VarId]) -> Bytes {
+/// The `SET`; `None` if it would set nothing.
+fn set_sql(from: &State, to: &State, assignments: &[VarId]) -> Option<Bytes> {
     let quoting = quoting(from);
     let mut sql = BytesMut::from(&b"SET "[..]);
     let catalog = to.catalog();
     let is_charset = |id| NAMES.contains(&catalog.name(id));
     let names = set_names(to).filter(|_| assignments.iter().any(|&id| is_charset(id)));
-    let mut separator = &b"@@session."[..];
+    let begin = sql.len();
+    let separate = |sql: &mut BytesMut| {
+        if sql.len() > begin {
+            sql.put_u8(b',');
+        }
+    };
     if let Some(names) = &names {
         sql.put_slice(names.as_bytes());
-        separator = b",@@session.";
     }
     for &id in assignments {
         if names.is_some() && is_charset(id) {
             continue;
         }
-        sql.put_slice(separator);
-        separator = b",@@session.";
+        separate(&mut sql);
+        sql.put_slice(b"@@session.");
         sql.put_slice(catalog.name(id).as_bytes());
         sql.put_u8(b'=');
         to.get(id).put_literal(&mut sql, quoting);
     }
-    sql.freeze()
+    if !from.same_user(to) {
+        from.user().put_assignments(to.user(), &mut sql, separate);
+    }
+    (sql.len() > begin).then(|| sql.freeze())
 }
 
 /// What `SET NAMES` sets.
@@ -239,6 +261,8 @@ struct Generations {
     old: HashMap<(u64, u64), Known>,
 }
 
+/// Bytes of a statement that is remembered.
+const MOST_CACHED: usize = 2048;
 /// Entries per generation. Tens of states are usual, and a pair is used in both directions.
 const GENERATION: usize = 4096;
 

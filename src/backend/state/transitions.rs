@@ -7,6 +7,7 @@ use lru::LruCache;
 use parking_lot::Mutex;
 
 use super::store::State;
+use super::user::UserVariables;
 
 /// Statements longer than this are not remembered, bytes.
 const MAX_TEXT: usize = 1024;
@@ -46,13 +47,16 @@ impl KnownTransitions {
         if text.len() > MAX_TEXT {
             return None;
         }
+        let bare = from.with_user(UserVariables::default());
         let mut inner = self.0.lock();
         let Inner {
             outcomes, scratch, ..
         } = &mut *inner;
-        put_key(scratch, from, text);
+        put_key(scratch, &bare, text);
         let (state, learnt_at) = outcomes.get(scratch.as_slice())?;
-        (learnt_at.elapsed() <= max_age).then(|| state.clone())
+        let known = (learnt_at.elapsed() <= max_age).then(|| state.clone());
+        drop(inner);
+        Some(known?.with_user_of(from))
     }
 
     /// Remembers that `text`, sent at `began`, led from `from` to `to`.
@@ -60,8 +64,13 @@ impl KnownTransitions {
         if text.len() > MAX_TEXT {
             return;
         }
+        // User variables have no part in it.
+        let (bare, to) = (
+            from.with_user(UserVariables::default()),
+            to.with_user(UserVariables::default()),
+        );
         let mut key = Vec::with_capacity(8 + text.len());
-        put_key(&mut key, from, text);
+        put_key(&mut key, &bare, text);
         let mut inner = self.0.lock();
         if inner.cleared_at.is_some_and(|cleared| began < cleared) {
             return;
@@ -89,7 +98,12 @@ fn put_key(key: &mut Vec<u8>, from: &State, text: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::state::{Value, testing};
+    use crate::backend::state::{NumberKind, UserValue, Value, testing};
+
+    fn other_state(state: &State) -> State {
+        let id = state.catalog().id("time_zone").unwrap();
+        state.with(&[(id, Value::text("+05:00"))])
+    }
 
     #[test]
     fn an_outcome_holds_for_its_state_and_text_only() {
@@ -123,6 +137,12 @@ mod tests {
         assert_eq!(known.get(&first, &long, age), None);
         std::thread::sleep(Duration::from_millis(2));
         assert_eq!(known.get(&first, b"b", Duration::from_millis(1)), None);
+        let value = UserValue::Number(NumberKind::Signed, Some(b"1"[..].into()));
+        let user: UserVariables = [(Box::from(&b"a"[..]), value)].into_iter().collect();
+        let with_user = first.with_user(user.clone());
+        assert_eq!(known.get(&with_user, b"b", age), Some(with_user.clone()));
+        known.insert(&with_user, b"c", other_state(&with_user), Instant::now());
+        assert_eq!(known.get(&first, b"c", age), Some(other_state(&first)));
         known.clear();
         assert_eq!(known.get(&first, b"b", age), None);
         known.insert(&first, b"b", first.clone(), began);

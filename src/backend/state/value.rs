@@ -122,7 +122,7 @@ impl ColumnKind {
 }
 
 /// Optional sign, digits, optional fraction, optional exponent; at least one digit at the front.
-fn is_number(text: &[u8]) -> bool {
+pub(super) fn is_number(text: &[u8]) -> bool {
     let text = text.strip_prefix(b"-").unwrap_or(text);
     let (mantissa, exponent) = match text.iter().position(|b| matches!(b, b'e' | b'E')) {
         Some(at) => (&text[..at], Some(&text[at + 1..])),
@@ -142,7 +142,7 @@ fn is_number(text: &[u8]) -> bool {
 /// `swe7`, the one client charset of both servers that is not a superset of ASCII, has letters where
 /// ASCII has `@ [ \ ] ^ _ { | } ~` and the backtick; the underscore alone is needed (in charset and
 /// collation names) and is handled by sending the charsets first.
-const fn is_harmless(byte: u8) -> bool {
+pub(super) const fn is_harmless(byte: u8) -> bool {
     matches!(byte, b' '..=b'~')
         && !matches!(
             byte,

@@ -151,6 +151,7 @@ fn base() -> impl Strategy<Value = EffectiveClient> {
         select(PingMode::ALL),
         any::<bool>(),
         select(OnPin::ALL),
+        any::<bool>(),
     );
     ([duration(), duration(), duration(), duration()], words).prop_map(|(durations, words)| {
         let [
@@ -159,7 +160,7 @@ fn base() -> impl Strategy<Value = EffectiveClient> {
             pinned_idle_timeout,
             max_lifetime,
         ] = durations;
-        let (idle_mode, close_notice, ping, ping_is_activity, on_pin) = words;
+        let (idle_mode, close_notice, ping, ping_is_activity, on_pin, trust_routines) = words;
         EffectiveClient {
             idle_timeout,
             idle_transaction_timeout,
@@ -170,6 +171,7 @@ fn base() -> impl Strategy<Value = EffectiveClient> {
             ping,
             ping_is_activity,
             on_pin,
+            trust_routines,
         }
     })
 }
@@ -181,7 +183,7 @@ fn rule() -> impl Strategy<Value = ClientRule> {
         option::of(pattern()),
         option::of(cidr()),
     );
-    (conditions, base(), any::<[bool; 9]>()).prop_map(
+    (conditions, base(), any::<[bool; 10]>()).prop_map(
         |((user, database, program_name, source), all, set)| {
             let overrides = ClientOverrides {
                 idle_timeout: set[0].then_some(all.idle_timeout),
@@ -193,6 +195,7 @@ fn rule() -> impl Strategy<Value = ClientRule> {
                 ping: set[6].then_some(all.ping),
                 ping_is_activity: set[7].then_some(all.ping_is_activity),
                 on_pin: set[8].then_some(all.on_pin),
+                trust_routines: set[9].then_some(all.trust_routines),
             };
             ClientRule {
                 user,

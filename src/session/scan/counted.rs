@@ -44,7 +44,9 @@ pub fn counted(sql: &[u8], mode: LexMode) -> Counted {
             return Counted::Never;
         }
         match (before, token) {
-            (_, Token::Punct(b';') | Token::UserVariable | Token::Assign) => return Counted::Never,
+            (_, Token::Punct(b';') | Token::UserVariable(_) | Token::Assign) => {
+                return Counted::Never;
+            }
             (_, Token::Punct(b',')) if limit => return Counted::Never,
             (Token::Word(word), Token::Punct(b'(')) if !is_harmless_keyword(word) => {
                 counted = Counted::Several;

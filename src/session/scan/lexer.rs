@@ -59,8 +59,8 @@ pub enum Token<'a> {
     Str,
     /// A number.
     Number(&'a [u8]),
-    /// `@name`, `` @`name` `` or `@'name'`: a user variable.
-    UserVariable,
+    /// `@name`, `` @`name` `` or `@'name'`: a user variable, its name without quotes.
+    UserVariable(&'a [u8]),
     /// `@@`, in front of a system variable's words.
     SystemVariable,
     /// `:=`
@@ -223,28 +223,27 @@ impl<'a> Lexer<'a> {
         // `user@host` in DDL: the sign directly behind a name or a string may be no variable.
         let host = self.at > 0 && is_name_end(self.sql[self.at - 1]);
         self.at += 1;
-        match self.peek(0) {
+        let escapes = !self.mode.no_backslash_escapes;
+        let name = match self.peek(0) {
             Some(b'@') => {
                 self.at += 1;
                 return Token::SystemVariable;
             }
-            Some(b'"') if self.mode.ansi_quotes => {
-                self.skip_quoted(b'"', false);
-            }
-            Some(quote @ (b'\'' | b'"')) => self.skip_string(quote),
-            Some(b'`') => {
-                self.skip_quoted(b'`', false);
-            }
+            Some(b'"') if self.mode.ansi_quotes => self.skip_quoted(b'"', false),
+            Some(quote @ (b'\'' | b'"')) => self.skip_quoted(quote, escapes),
+            Some(b'`') => self.skip_quoted(b'`', false),
             _ => {
+                let start = self.at;
                 while self.peek(0).is_some_and(|b| is_word(b) || b == b'.') {
                     self.at += 1;
                 }
+                &self.sql[start..self.at]
             }
-        }
+        };
         if host {
             Token::Punct(b'@')
         } else {
-            Token::UserVariable
+            Token::UserVariable(name)
         }
     }
 

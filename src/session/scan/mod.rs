@@ -14,6 +14,7 @@ mod statement;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod variables;
 mod whole;
 
 use std::ops::{BitOr, BitOrAssign};
@@ -28,6 +29,7 @@ pub use lexer::{CharsetFamily, LexMode, Lexer, Token};
 pub use set::set_without_scope;
 pub use statement::digest;
 pub use stream::StreamScan;
+pub use variables::{Mentions, mentions, runs_code};
 pub use whole::alias;
 
 /// What a statement may do or need; a set.
@@ -163,6 +165,8 @@ pub enum Whole {
     ErrorCount,
     /// `SELECT ROW_COUNT()`
     RowCount,
+    /// `CALL …`, and nothing else.
+    Call,
     /// `SELECT FOUND_ROWS()`
     FoundRows,
     /// `SELECT CONNECTION_ID()`

@@ -111,7 +111,7 @@ pub fn digest(sql: &[u8], mode: LexMode) -> String {
                 out.push('`');
             }
             Token::Str | Token::Number(_) => out.push('?'),
-            Token::UserVariable => out.push_str("@?"),
+            Token::UserVariable(_) => out.push_str("@?"),
             Token::SystemVariable => out.push_str("@@"),
             Token::Assign => out.push_str(":="),
             Token::Punct(byte) => out.push(char::from(byte)),
@@ -132,7 +132,7 @@ fn classify_one(tokens: &[Token<'_>]) -> Flags {
     for token in tokens {
         flags |= match token {
             Token::Word(word) | Token::Quoted(word) => word_flags(word),
-            Token::UserVariable => Flags::USER_VARIABLE,
+            Token::UserVariable(_) => Flags::USER_VARIABLE,
             _ => Flags::NONE,
         };
     }

@@ -11,6 +11,7 @@ pub(super) fn classify_whole(tokens: &[Token<'_>]) -> Whole {
     match &first.to_ascii_lowercase()[..] {
         b"show" => classify_show(rest),
         b"select" => classify_select(rest),
+        b"call" => Whole::Call,
         b"kill" => classify_kill(rest),
         _ => Whole::Ordinary,
     }

@@ -1,5 +1,6 @@
 use super::*;
 use crate::backend::state::testing;
+use crate::backend::state::weak::FIRST_SWEEP;
 
 #[test]
 fn equal_states_are_the_same_state() {
@@ -30,6 +31,46 @@ fn databases_compare_by_id() {
     assert_ne!(a.schema_id(), first.with_schema(Some(b"App")).schema_id());
     assert_eq!(a.with_schema(None), first);
     assert_eq!(b.schema().map(|s| &s[..]), Some(&b"app"[..]));
+}
+
+#[test]
+fn statements_are_read_alike_where_what_decides_it_is_equal() {
+    let first = testing::first_state().with_schema(Some(b"app"));
+    let id = |name| first.catalog().id(name).unwrap();
+    let other = first.with(&[(id("foreign_key_checks"), Value::number("0"))]);
+    assert_eq!(first.parse_id(), other.parse_id());
+    assert_eq!(other.in_parse_context_of(&first), other);
+    let ansi = other.with(&[(id("sql_mode"), Value::text("ANSI_QUOTES"))]);
+    let elsewhere = other.with_schema(Some(b"elsewhere"));
+    assert_ne!(ansi.parse_id(), first.parse_id());
+    assert_ne!(elsewhere.parse_id(), first.parse_id());
+    assert_ne!(elsewhere.parse_id(), ansi.parse_id());
+
+    let switched = elsewhere.in_parse_context_of(&ansi);
+    assert_eq!(switched, ansi);
+    assert_eq!(switched.parse_id(), ansi.parse_id());
+    let back = switched.in_parse_context_of(&first);
+    assert_eq!(back, other, "what does not decide it stays");
+    let nowhere = first.with_schema(None);
+    assert_eq!(ansi.in_parse_context_of(&nowhere), other);
+    assert_eq!(nowhere.in_parse_context_of(&ansi).schema(), ansi.schema());
+
+    let foreign = testing::first_state().with_schema(Some(b"app"));
+    let mode = foreign.catalog().id("sql_mode").unwrap();
+    let foreign = foreign.with(&[(mode, Value::text("PIPES_AS_CONCAT"))]);
+    let switched = ansi.in_parse_context_of(&foreign);
+    let expected = Value::text("PIPES_AS_CONCAT");
+    assert_eq!(switched, ansi.with(&[(id("sql_mode"), expected)]));
+}
+
+#[test]
+fn nothing_that_decides_how_statements_are_read_ends_a_transaction() {
+    let first = testing::first_state();
+    for id in first.catalog().parsed() {
+        let name = first.catalog().name(*id);
+        let ends = ["autocommit", "transaction", "tx_", "completion"];
+        assert!(!ends.iter().any(|part| name.contains(part)), "{name}");
+    }
 }
 
 #[test]
