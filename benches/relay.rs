@@ -85,6 +85,8 @@ fn time(iterations: u64, answer: &[u8], client: Framing, own: u16) -> Duration {
         filter: &filter,
         first_seq: 1,
         status: StatusFlags(2),
+        statement: None,
+        ahead: 0,
     };
     let mut application = Conn::new(Memory::default());
     let mut backend = Conn::new(Memory {

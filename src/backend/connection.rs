@@ -14,6 +14,7 @@ use super::state::{
     self, Family, LEAST_PACKET, LIST_SQL, ReadError, ReadQuery, Reading, State, UserQuery,
     UserReading, narrow, unhex,
 };
+use super::statements::{StatementCache, put_prepare};
 use crate::pool::{Fit, PooledConnection};
 use crate::protocol::capability::Capabilities;
 use crate::protocol::command::Command;
@@ -21,7 +22,9 @@ use crate::protocol::packet::put_packet;
 use crate::protocol::reply::StatusFlags;
 use crate::protocol::response::Framing;
 use crate::reason::RetireReason;
-use crate::relay::own::{OwnError, OwnResultSet, read_own_ok, read_own_result_set};
+use crate::relay::own::{
+    OwnError, OwnResultSet, read_own_ok, read_own_prepared, read_own_result_set,
+};
 use crate::relay::{Answer, Conn};
 
 /// Bytes of the answer to one own statement; a catalog read back whole is a few KiB.
@@ -50,6 +53,8 @@ pub struct BackendConnection {
     pub last_insert_id: u64,
     /// Status flags of its last OK.
     pub status: StatusFlags,
+    /// What is prepared on it.
+    pub statements: StatementCache,
     identity: Identity,
     facts: Arc<ServerFacts>,
     virtuals: Arc<Virtuals>,
@@ -69,7 +74,7 @@ pub(super) struct Origin {
 }
 
 impl Origin {
-    /// From the row that a login shows: the size of packets in the fourth column, the role in the last.
+    /// From the row that a login shows: the size of packets in the fifth column, the role in the last.
     pub(super) fn of(set: &OwnResultSet, has_roles: bool) -> Self {
         let row = set.rows.first().map_or(&[][..], |row| row);
         let role = has_roles.then(|| row.last().cloned().flatten());
@@ -81,7 +86,7 @@ impl Origin {
         };
         Self {
             role,
-            max_packet: number(3).unwrap_or_default(),
+            max_packet: number(4).unwrap_or_default(),
             created: 0,
         }
     }
@@ -157,6 +162,7 @@ impl BackendConnection {
             state: found.state,
             last_insert_id: 0,
             status: raw.status,
+            statements: StatementCache::default(),
             identity: raw.identity,
             facts,
             virtuals: found.virtuals,
@@ -214,6 +220,17 @@ impl BackendConnection {
         put_command(&mut self.conn.output, command, argument);
     }
 
+    /// Appends an own `COM_STMT_PREPARE`.
+    pub fn put_prepare(&mut self, text: &[u8]) {
+        put_prepare(&mut self.conn.output, text);
+    }
+
+    /// Appends what closes statements of no more use. It has no answer.
+    #[inline]
+    pub fn put_closes(&mut self) {
+        self.statements.put_closes(&mut self.conn.output);
+    }
+
     /// Sends what was appended. Not cancel-safe.
     ///
     /// # Errors
@@ -228,6 +245,16 @@ impl BackendConnection {
     /// [`StatementError::Own`].
     pub async fn read_ok(&mut self) -> Result<Answer, StatementError> {
         Ok(read_own_ok(&mut self.conn, self.identity.framing()).await?)
+    }
+
+    /// Reads the answer to the next own `COM_STMT_PREPARE`: the server's id. Not cancel-safe.
+    ///
+    /// # Errors
+    /// [`StatementError::Own`].
+    pub async fn read_prepared(&mut self) -> Result<u32, StatementError> {
+        let framing = self.identity.framing();
+        let prepared = read_own_prepared(&mut self.conn, framing).await?;
+        Ok(prepared.statement_id)
     }
 
     /// Reads the answer to the next own query. Not cancel-safe.

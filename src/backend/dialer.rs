@@ -166,6 +166,7 @@ impl Dialer {
         self.0.limits.send_if_modified(|known| {
             let now = ServerLimits {
                 max_connections: seen.max_connections.or(known.max_connections),
+                max_prepared: seen.max_prepared.or(known.max_prepared),
                 wait_timeout: seen.wait_timeout.or(known.wait_timeout),
             };
             let changed = *known != now;

@@ -64,6 +64,8 @@ impl ServerFacts {
 pub struct ServerLimits {
     /// `@@max_connections`
     pub max_connections: Option<u64>,
+    /// `@@max_prepared_stmt_count`
+    pub max_prepared: Option<u64>,
     /// `@@wait_timeout` of this connection.
     pub wait_timeout: Option<Duration>,
 }

@@ -11,5 +11,6 @@ pub mod probe;
 pub mod route;
 pub mod setup;
 pub mod state;
+pub mod statements;
 pub mod target;
 pub mod tls;

@@ -27,8 +27,8 @@ const DISCOVERY_MAX: usize = 4 << 20;
 
 /// The limits and the virtual variables, as a fresh connection has them; then the trackers and the role,
 /// where there are such.
-const LIMITS_SQL: &str =
-    "SELECT @@wait_timeout,@@interactive_timeout,@@max_connections,@@max_allowed_packet";
+const LIMITS_SQL: &str = "SELECT @@wait_timeout,@@interactive_timeout,@@max_connections,\
+     @@max_prepared_stmt_count,@@max_allowed_packet";
 const TRACKERS_SQL: &str = ",@@session_track_system_variables,@@session_track_schema,\
      @@session_track_state_change,@@session_track_transaction_info";
 
@@ -266,14 +266,15 @@ fn limits_of(set: &OwnResultSet) -> Result<(ServerLimits, Virtuals), StatementEr
     let idle = IdleTimeouts::from_row(&cells);
     let limits = ServerLimits {
         max_connections: text(2).and_then(|number| number.parse().ok()),
+        max_prepared: text(3).and_then(|number| number.parse().ok()),
         wait_timeout: idle.map(|idle| Duration::from_secs(idle.wait)),
     };
     let virtuals = Virtuals {
         idle,
-        track_system_variables: text(4),
-        track_schema: text(5),
-        track_state_change: text(6),
-        track_transaction_info: text(7),
+        track_system_variables: text(5),
+        track_schema: text(6),
+        track_state_change: text(7),
+        track_transaction_info: text(8),
     };
     Ok((limits, virtuals))
 }

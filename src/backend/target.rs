@@ -15,6 +15,7 @@ use super::dialer::{BaselineKey, DialError, Dialer};
 use super::facts::ServerLimits;
 use super::key::PoolKey;
 use super::state::{KnownTransitions, State, replay};
+use super::statements::share_of;
 use crate::config::{Live, Settings};
 use crate::pool::{BorrowError, Connector, Events, Limits, Pool, PooledConnection, SlotGuard};
 use crate::protocol::auth::Secret;
@@ -30,6 +31,8 @@ const DATABASES: usize = 4096;
 const GREET_EVERY: Duration = Duration::from_secs(1);
 /// How long a kill waits for a place within the limit.
 const KILL_WAITS: Duration = Duration::from_millis(100);
+/// `max_prepared_stmt_count` of a server that has not been asked.
+const DEFAULT_MAX_PREPARED: u64 = 16_382;
 /// Connections until the server has said how many it allows.
 const UNTIL_KNOWN: usize = 4;
 
@@ -135,6 +138,24 @@ impl Target {
     /// Effects of plain `SET`s that are known already.
     pub fn transitions(&self) -> &KnownTransitions {
         self.0.dialer.transitions()
+    }
+
+    /// How many prepared statements a connection may keep for sessions to share.
+    pub fn statements_per_connection(&self) -> usize {
+        let settings = self.0.settings.load();
+        let server = self.0.dialer.limits().borrow().clone();
+        let connections = limits(&settings, &server).max_connections;
+        share_of(
+            server.max_prepared.unwrap_or(DEFAULT_MAX_PREPARED),
+            connections,
+        )
+    }
+
+    /// How many prepared statements the server allows in all.
+    pub fn max_prepared(&self) -> u64 {
+        let limits = self.0.dialer.limits();
+        let known = limits.borrow().max_prepared;
+        known.unwrap_or(DEFAULT_MAX_PREPARED)
     }
 
     /// Proves a secret by a real login, which then joins the pool.

@@ -25,6 +25,10 @@ pub struct SessionMetrics {
     pub error_flushes: Counter,
     /// Prepared statements prepared again on another backend connection.
     pub reprepares: Counter,
+    /// Executions of statements that the backend connection had already.
+    pub statement_hits: Counter,
+    /// Statements closed on a backend connection to make room.
+    pub statement_evictions: Counter,
     /// Commands answered without a backend connection.
     pub local_answers: Counters<LocalAnswer>,
 }
@@ -67,6 +71,14 @@ impl SessionMetrics {
             reprepares: maker.counter((
                 "sidepool_session_statement_reprepares_total",
                 "Prepared statements that were prepared again because their session moved to another backend connection.",
+            )),
+            statement_hits: maker.counter((
+                "sidepool_session_statement_hits_total",
+                "Executions of prepared statements that the borrowed backend connection had prepared already.",
+            )),
+            statement_evictions: maker.counter((
+                "sidepool_session_statement_evictions_total",
+                "Prepared statements that were closed on a backend connection to make room for others.",
             )),
             local_answers: maker.counters((
                 "sidepool_session_local_answers_total",

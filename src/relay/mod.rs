@@ -9,6 +9,7 @@ mod conn;
 mod filter;
 pub mod own;
 mod pump;
+mod rechunk;
 mod translate;
 
 use std::future::poll_fn;
@@ -50,10 +51,14 @@ pub struct Request<'a> {
     pub backend: Framing,
     /// Which tracking data the client gets to see.
     pub filter: &'a TrackerFilter,
-    /// Sequence id of the answer's first packet, to both sides: the client's last one plus 1.
+    /// Sequence id of the answer's first packet to the client: its last one plus 1.
     pub first_seq: u8,
     /// The session's status flags before the command.
     pub status: StatusFlags,
+    /// The id under which the client gets to know the statement it prepares.
+    pub statement: Option<u32>,
+    /// Packets of the command that the backend got beyond the client's.
+    pub ahead: u8,
 }
 
 /// Why an answer was not relayed to its end. The backend connection is of no more use in any case; whether

@@ -5,12 +5,13 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::Buf;
+use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
 use super::answer::ErrorInfo;
 use super::conn::Conn;
+use super::rechunk::Rechunk;
 use crate::protocol::packet::{HEADER_LEN, Header, MAX_PAYLOAD};
 use crate::protocol::reply::{EOF, ERR, ErrPacket, OK};
 use crate::protocol::response::Violation;
@@ -21,8 +22,10 @@ const EARLY_MAX: usize = 64 * 1024;
 /// What [`upload`] moved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Uploaded {
-    /// Sequence id of the answer's first packet.
+    /// Sequence id of the answer's first packet to the client.
     pub next_seq: u8,
+    /// Packets that the backend got beyond the client's.
+    pub ahead: u8,
     /// Bytes of the command, headers included.
     pub bytes: u64,
 }
@@ -66,8 +69,9 @@ pub enum UploadError {
 
 /// Streams one command (one logical packet, of any size) from the front of the client's input, and from
 /// its stream, to the backend. What is in `backend.output`, `own` commands of Sidepool's, is written in
-/// front of it. Memory is bounded. While it goes on, the backend is listened to. `watch` sees each piece
-/// of the command, packet headers and all.
+/// front of it. Memory is bounded. While it goes on, the backend is listened to. `more` bytes have been put into the
+/// first packet, which is in the client's input, beyond what its header says. `watch` sees each piece of the command,
+/// packet headers and all, unless there are more.
 ///
 /// Not cancel-safe: dropped half-way, both connections are of no more use.
 ///
@@ -77,19 +81,21 @@ pub async fn upload<C, B>(
     client: &mut Conn<C>,
     backend: &mut Conn<B>,
     own: u16,
+    more: usize,
     watch: impl FnMut(&[u8]),
 ) -> Result<Uploaded, UploadError>
 where
     C: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut pump = Pump::command();
+    let mut pump = Pump::command(more);
     let goes_on = |input: &[u8]| matches!(judge(input, own), Ok(Verdict::GoOn));
     let early = |input: &[u8]| !goes_on(input);
     let stop = match pump.run(client, backend, early, watch).await {
         Ok(()) => {
             return Ok(Uploaded {
                 next_seq: pump.next_seq(),
+                ahead: pump.ahead(),
                 bytes: pump.bytes,
             });
         }
@@ -197,11 +203,17 @@ pub(super) struct Pump {
     /// Sequence id the other side uses next.
     next_seq: u8,
     bytes: u64,
+    /// For a command that has grown; then nothing above but `bytes` counts.
+    rechunk: Option<Rechunk>,
 }
 
 impl Pump {
-    const fn command() -> Self {
-        Self::new(Load::Command, 0)
+    const fn command(more: usize) -> Self {
+        let mut pump = Self::new(Load::Command, 0);
+        if more > 0 {
+            pump.rechunk = Some(Rechunk::new(more));
+        }
+        pump
     }
 
     /// A file for a backend whose sequence ids are `shift` behind the client's.
@@ -218,12 +230,27 @@ impl Pump {
             last: false,
             next_seq: 0,
             bytes: 0,
+            rechunk: None,
         }
     }
 
     /// The backend's sequence id behind the last packet.
     pub(super) const fn next_seq(&self) -> u8 {
-        self.next_seq
+        match &self.rechunk {
+            Some(rechunk) => rechunk.client_seq(),
+            None => self.next_seq,
+        }
+    }
+
+    fn ahead(&self) -> u8 {
+        self.rechunk.as_ref().map_or(0, Rechunk::ahead)
+    }
+
+    fn is_over(&self) -> bool {
+        match &self.rechunk {
+            Some(rechunk) => rechunk.is_over(),
+            None => self.last && self.passing == 0,
+        }
     }
 
     /// Moves everything. `early` judges what the backend has sent meanwhile, `watch` sees what is moved.
@@ -239,14 +266,10 @@ impl Pump {
         B: AsyncRead + AsyncWrite + Unpin,
     {
         loop {
-            let moved = self.scan(&mut client.input);
-            self.bytes += moved as u64;
-            watch(&client.input[..moved]);
             // Own commands in front go out together with the first piece.
-            backend.output.extend_from_slice(&client.input[..moved]);
-            client.input.advance(moved);
+            self.take(&mut client.input, &mut backend.output, &mut watch);
             write_listening(backend, &early).await?;
-            if self.last && self.passing == 0 {
+            if self.is_over() {
                 return Ok(());
             }
             let stall = client.stall;
@@ -267,6 +290,20 @@ impl Pump {
                     .unwrap_or_else(|_| Err(Stop::ClientGone(io::ErrorKind::TimedOut.into())))?,
             }
         }
+    }
+
+    fn take(&mut self, input: &mut BytesMut, output: &mut BytesMut, mut watch: impl FnMut(&[u8])) {
+        let moved = match &mut self.rechunk {
+            Some(rechunk) => rechunk.take(input, output),
+            None => {
+                let moved = self.scan(input);
+                watch(&input[..moved]);
+                output.extend_from_slice(&input[..moved]);
+                input.advance(moved);
+                moved
+            }
+        };
+        self.bytes += moved as u64;
     }
 
     /// Bytes at the front of `input` that belong to the load; their sequence ids are made the backend's.
@@ -356,8 +393,6 @@ async fn last_words<B: AsyncRead + Unpin>(backend: &mut Conn<B>, stop: Stop) -> 
 
 #[cfg(test)]
 mod tests {
-    use bytes::BytesMut;
-
     use super::*;
     use crate::protocol::packet::put_packet;
 

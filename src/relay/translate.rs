@@ -94,6 +94,8 @@ pub(crate) struct Translator<'f> {
     passing: usize,
     columns_eof: ColumnsEof,
     notice: Option<ErrorInfo>,
+    /// The statement's id for the client.
+    statement: Option<u32>,
     /// What is known of the answer so far.
     pub(crate) answer: Answer,
 }
@@ -101,15 +103,20 @@ pub(crate) struct Translator<'f> {
 impl<'f> Translator<'f> {
     pub(crate) fn new(request: &Request<'f>) -> Self {
         Self {
-            tracker: ResponseTracker::new(request.shape, request.backend, request.first_seq),
+            tracker: ResponseTracker::new(
+                request.shape,
+                request.backend,
+                request.first_seq.wrapping_add(request.ahead),
+            ),
             client: request.client,
             backend: request.backend,
             filter: request.filter,
             status: StatusFlags(request.status.0 & LASTING),
-            shift: 0,
+            shift: request.ahead.wrapping_neg(),
             passing: 0,
             columns_eof: ColumnsEof::Settled,
             notice: None,
+            statement: request.statement,
             answer: Answer::default(),
         }
     }
@@ -271,7 +278,7 @@ impl<'f> Translator<'f> {
             Packet::PrepareOk(ok) => {
                 self.answer.warnings = ok.warnings;
                 self.answer.end = End::Prepared(ok);
-                Change::Pass
+                self.statement.map_or(Change::Pass, Change::Renamed)
             }
             Packet::Definition { last: true } if splits => Change::EofAfter(self.status),
             Packet::ColumnsEnd(_) | Packet::DefinitionsEnd(_) if joins => Change::Drop,
@@ -342,6 +349,11 @@ impl<'f> Translator<'f> {
         let after = cursor.at + HEADER_LEN + have;
         match change {
             Change::Pass => self.pass(header, have, input, cursor),
+            Change::Renamed(statement) => {
+                let at = cursor.at + HEADER_LEN + 1;
+                input[at..at + 4].copy_from_slice(&statement.to_le_bytes());
+                self.pass(header, have, input, cursor);
+            }
             Change::EofBefore(status) => {
                 self.insert_eof(header.seq, status, input, out, cursor);
                 self.columns_eof = ColumnsEof::Guessed {
@@ -451,6 +463,8 @@ impl<'f> Translator<'f> {
 enum Change {
     /// It passes as it is.
     Pass,
+    /// It passes with this id of a prepared statement.
+    Renamed(u32),
     /// An EOF, whose flags are a guess, comes in front of it.
     EofBefore(StatusFlags),
     /// An EOF comes behind it. All of the packet is there.

@@ -5,27 +5,24 @@
 
 use std::time::Duration;
 
-use bytes::{Buf, BytesMut};
+use bytes::BytesMut;
 use tokio::time::{Instant, timeout};
 
 use super::exchange::Work;
 use super::idle::Woken;
 use super::plan::{Memory, Plan};
 use super::scan::{Findings, Whole};
+use super::statements::{Errand, Text};
 use super::{Flow, Session};
 use crate::config::PingMode;
 use crate::metrics::{CommandName, Direction, LocalAnswer, Tls};
 use crate::protocol::capability::Capabilities;
 use crate::protocol::command::{Command, ResponseShape, query_text};
 use crate::protocol::packet::{HEADER_LEN, Header, MAX_PAYLOAD};
-use crate::reason::{CloseReason, PinReason};
+use crate::reason::CloseReason;
 
-/// Bytes of `COM_STMT_SEND_LONG_DATA` without any data: command, statement id, parameter.
-const LONG_DATA_MIN: usize = 7;
 /// A client that sends nothing for so long in the middle of a command is treated as idle.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Open prepared statements whose ids are remembered; more are a client's mistake.
-const MAX_STATEMENTS: usize = 100_000;
 
 impl Session {
     /// Reads one command and answers it.
@@ -91,17 +88,23 @@ impl Session {
                     self.client.input.reserve(missing);
                 }
             }
-            match timeout(PAUSE, self.client.read_more()).await {
-                Ok(Ok(n)) if n > 0 => {}
-                Ok(_) => return Err(Flow::Close(CloseReason::ClientGone)),
-                Err(_) => {
-                    if let Woken::Close(reason) = Box::pin(self.stalled()).await {
-                        Box::pin(self.say_farewell(reason)).await;
-                        return Err(Flow::Close(reason));
-                    }
+            self.more_of_command().await?;
+        }
+    }
+
+    /// Reads on in the middle of a command.
+    pub(super) async fn more_of_command(&mut self) -> Result<(), Flow> {
+        match timeout(PAUSE, self.client.read_more()).await {
+            Ok(Ok(n)) if n > 0 => {}
+            Ok(_) => return Err(Flow::Close(CloseReason::ClientGone)),
+            Err(_) => {
+                if let Woken::Close(reason) = Box::pin(self.stalled()).await {
+                    Box::pin(self.say_farewell(reason)).await;
+                    return Err(Flow::Close(reason));
                 }
             }
         }
+        Ok(())
     }
 
     async fn dispatch(
@@ -118,8 +121,15 @@ impl Session {
             }
             (Command::StmtPrepare, Some(packet)) => self.prepare(packet, began).await,
             (Command::Ping, Some(packet)) => self.ping(packet, began).await,
-            (Command::StmtClose, Some(packet)) => self.close_statement(packet, began).await,
+            (Command::StmtClose, Some(packet)) => self.close_statement(packet).await,
             (Command::StmtSendLongData, packet) => Box::pin(self.long_data(packet, began)).await,
+            (Command::StmtExecute | Command::StmtBulkExecute, packet) => {
+                self.execute(command, packet, began).await
+            }
+            (Command::StmtReset, Some(packet)) => {
+                Box::pin(self.reset_statement(packet, began)).await
+            }
+            (Command::StmtFetch, Some(packet)) => self.fetch(packet, began).await,
             (Command::ChangeUser, Some(packet)) => Box::pin(self.change_user(packet)).await,
             (Command::ResetConnection, Some(packet)) => {
                 Box::pin(self.reset_connection(packet, began)).await
@@ -137,13 +147,8 @@ impl Session {
             }
             (command, packet) => {
                 let mut work = Work::of(command, packet, began);
-                if matches!(command, Command::StmtExecute | Command::StmtBulkExecute) {
-                    work.plan.after.last_insert_id = true;
-                    self.count_query();
-                } else {
-                    // MySQL's OK counts the warnings of the statement before, which may be Sidepool's.
-                    work.plan.before.empty_diagnostics = true;
-                }
+                // MySQL's OK counts the warnings of the statement before, which may be Sidepool's.
+                work.plan.before.empty_diagnostics = true;
                 self.carry_out(work).await
             }
         }
@@ -171,7 +176,7 @@ impl Session {
         let text_at = packet.len() - sql.len();
         let work = Work {
             plan,
-            text_at,
+            text: Text::At(text_at),
             ..Work::plain(Command::Query, packet, began)
         };
         self.carry_out(work).await
@@ -205,18 +210,6 @@ impl Session {
         }
     }
 
-    async fn prepare(&mut self, packet: BytesMut, began: Instant) -> Flow {
-        let sql = &packet[HEADER_LEN + 1..];
-        let findings = self.context.scanner.scan(sql, self.carried.lex);
-        let plan = Plan::of_prepare(&findings, self.memory());
-        let work = Work {
-            plan,
-            text_at: HEADER_LEN + 1,
-            ..Work::plain(Command::StmtPrepare, packet, began)
-        };
-        self.carry_out(work).await
-    }
-
     /// A statement of 16 MB and more is not held to be read, but looked at while it passes. If its first
     /// word does not tell everything, the session is pinned, and its connection closed in the end.
     async fn large(&mut self, command: Command, began: Instant) -> Flow {
@@ -227,6 +220,7 @@ impl Session {
         self.pinned.streamed = None;
         self.carry_out(Work {
             plan,
+            errand: (command == Command::StmtPrepare).then(|| Errand::Prepare(Findings::default())),
             ..Work::streamed(command, began)
         })
         .await
@@ -247,46 +241,6 @@ impl Session {
             .await
     }
 
-    async fn close_statement(&mut self, packet: BytesMut, began: Instant) -> Flow {
-        let id = packet
-            .get(HEADER_LEN + 1..HEADER_LEN + 5)
-            .map(|mut id| id.get_u32_le());
-        if id.is_none() {
-            return self.answer_truncated().await;
-        }
-        let known = id.is_some_and(|id| self.pinned.statements.remove(&id));
-        if !known || self.hold.is_none() {
-            return Flow::Continue;
-        }
-        if self.pinned.statements.is_empty() && !self.pinned.text_prepared {
-            self.unpin(PinReason::PreparedStatement);
-        }
-        self.carry_out(Work::plain(Command::StmtClose, packet, began))
-            .await
-    }
-
-    /// Parameter data of a statement. Without a held connection there is no such statement, and the
-    /// server would not answer either.
-    async fn long_data(&mut self, packet: Option<BytesMut>, began: Instant) -> Flow {
-        match (packet, self.hold.is_some()) {
-            (Some(packet), _) if packet.len() < HEADER_LEN + LONG_DATA_MIN => {
-                self.answer_truncated().await
-            }
-            (Some(_), false) => Flow::Continue,
-            (packet, _) => {
-                self.carry_out(Work::of(Command::StmtSendLongData, packet, began))
-                    .await
-            }
-        }
-    }
-
-    /// Remembers a prepared statement's id.
-    pub(super) fn opened(&mut self, statement: u32) {
-        if self.pinned.statements.len() < MAX_STATEMENTS {
-            self.pinned.statements.insert(statement);
-        }
-    }
-
     pub(super) fn memory(&self) -> Memory {
         Memory {
             holding: self.hold.is_some(),
@@ -297,7 +251,7 @@ impl Session {
         }
     }
 
-    fn count_query(&self) {
+    pub(super) fn count_query(&self) {
         let queries = &self.context.metrics.queries;
         queries.requests.inc(Tls::from(self.login.identity.tls));
     }

@@ -13,7 +13,8 @@ use super::directory::Activity;
 use super::pending::Pending;
 use super::plan::{Place, Plan, Shown};
 use super::reach::Replayed;
-use super::scan::{StreamScan, may_call};
+use super::scan::{LexMode, StreamScan, may_call};
+use super::statements::{Errand, Ready, Text};
 use super::{Session, patience};
 use crate::backend::dialer::Dialer;
 use crate::backend::state::State;
@@ -23,7 +24,9 @@ use crate::protocol::capability::Capabilities;
 use crate::protocol::command::{Command, ResponseShape};
 use crate::protocol::response::Framing;
 use crate::reason::{PinReason, RetireReason};
-use crate::relay::{self, Answer, ErrorInfo, RelayError, Request, TrackerFilter, UploadError};
+use crate::relay::{
+    self, Answer, ErrorInfo, RelayError, Request, TrackerFilter, UploadError, Uploaded,
+};
 
 /// Empties the diagnostics area on both servers. MariaDB 10.11 leaves it alone in statements without
 /// a table (`DO 0`, `SET`), so this one has a derived one.
@@ -40,6 +43,8 @@ pub(super) struct Hold {
     pub(super) pending: Pending,
     /// No command of the session has run on it in this borrow.
     pub(super) fresh: bool,
+    /// `ROW_COUNT()` and `FOUND_ROWS()` on it are the session's.
+    pub(super) counts: bool,
     /// What has become of the session's state that it was borrowed for.
     pub(super) replay: Replaying,
 }
@@ -61,8 +66,9 @@ pub(super) struct Work {
     pub(super) plan: Plan,
     /// When its first byte had come.
     pub(super) began: Instant,
-    /// Where the text of its statement begins in the packet; 0: it has none.
-    pub(super) text_at: usize,
+    pub(super) text: Text,
+    /// What it has to do with prepared statements.
+    pub(super) errand: Option<Errand>,
 }
 
 impl Work {
@@ -73,7 +79,8 @@ impl Work {
             body: Body::Whole(packet),
             plan: Plan::PLAIN,
             began,
-            text_at: 0,
+            text: Text::None,
+            errand: None,
         }
     }
 
@@ -84,7 +91,8 @@ impl Work {
             body: Body::Streamed,
             plan: Plan::PLAIN,
             began,
-            text_at: 0,
+            text: Text::None,
+            errand: None,
         }
     }
 
@@ -98,9 +106,18 @@ impl Work {
 
     /// The text of its statement; empty where it has none.
     pub(super) fn text(&self) -> &[u8] {
-        match (&self.body, self.text_at) {
-            (Body::Whole(packet), at) if at > 0 => packet.get(at..).unwrap_or_default(),
+        match (&self.body, &self.text) {
+            (Body::Whole(packet), Text::At(at)) => packet.get(*at..).unwrap_or_default(),
+            (_, Text::Of(key, _)) => key.text(),
             _ => &[],
+        }
+    }
+
+    /// How its text is to be read, if the session's next is to be read as `now`.
+    pub(super) const fn lex(&self, now: LexMode) -> LexMode {
+        match &self.text {
+            Text::Of(_, then) => *then,
+            Text::None | Text::At(_) => now,
         }
     }
 
@@ -150,9 +167,14 @@ pub(super) enum Trouble {
 
 impl Session {
     /// Gets an answer from the server for the command, and sends it to the client.
-    pub(super) async fn exchange(&mut self, work: &Work) -> Result<Answer, Trouble> {
+    pub(super) async fn exchange(&mut self, work: &mut Work) -> Result<Answer, Trouble> {
         for _ in 0..RETRIES {
-            self.acquire(&work.plan, work.began).await?;
+            self.acquire(work).await?;
+            match self.ready(work).await? {
+                Ready::Yes => {}
+                Ready::Again => continue,
+                Ready::Refused(answer) => return Ok(answer),
+            }
             match self.attempt(work).await {
                 Attempt::Answered(answer) => {
                     // It is on the connection now, and its answers tell what becomes of it.
@@ -167,7 +189,8 @@ impl Session {
     }
 
     /// Makes sure that the session holds a backend connection in its own state.
-    async fn acquire(&mut self, plan: &Plan, began: Instant) -> Result<(), Trouble> {
+    async fn acquire(&mut self, work: &Work) -> Result<(), Trouble> {
+        let plan = &work.plan;
         if self.is_stranded() {
             return Err(self.lost(RetireReason::TargetLost, false));
         }
@@ -182,7 +205,9 @@ impl Session {
                     Err(Trouble::NotKept(reason))
                 }
                 // Counts of what Sidepool has run since are not the client's.
-                Place::Previous(reason @ PinReason::RowCount) if hold.pending.asked => {
+                Place::Previous(reason @ PinReason::RowCount)
+                    if hold.pending.asked || !hold.counts =>
+                {
                     Err(Trouble::NotKept(reason))
                 }
                 _ => Ok(()),
@@ -191,10 +216,19 @@ impl Session {
         if let Place::Previous(reason) = plan.place {
             let ticket = self.ticket.take();
             let lease = ticket.and_then(|ticket| self.target().pool().reborrow(ticket));
-            self.take(lease.ok_or(Trouble::NotKept(reason))?);
+            self.take(lease.ok_or(Trouble::NotKept(reason))?, true);
             return Ok(());
         }
-        self.borrow(began).await
+        // Where it was prepared, or executed the last time.
+        if work.is_prepared()
+            && self.context.route.is_current(&self.login.placement)
+            && let Some(ticket) = self.ticket.take()
+            && let Some(lease) = self.target().pool().reborrow(ticket)
+        {
+            self.take(lease, true);
+            return Ok(());
+        }
+        self.borrow(work.began).await
     }
 
     async fn borrow(&mut self, began: Instant) -> Result<(), Trouble> {
@@ -203,7 +237,7 @@ impl Session {
         let mut misfits = 0;
         loop {
             if let Some(lease) = self.borrow_once(deadline).await? {
-                self.take(lease);
+                self.take(lease, false);
                 self.me.set_activity(Activity::Active);
                 match self.replay().await? {
                     Replayed::Ready => return Ok(()),
@@ -217,7 +251,7 @@ impl Session {
         }
     }
 
-    fn take(&mut self, lease: Lease<Dialer>) {
+    fn take(&mut self, lease: Lease<Dialer>, counts: bool) {
         self.ticket = None;
         self.me.set_backend_thread(lease.thread_id().into());
         let mut pending = Pending::default();
@@ -228,6 +262,7 @@ impl Session {
             lease,
             pending,
             fresh: true,
+            counts,
             replay: Replaying::Over,
         });
     }
@@ -246,6 +281,9 @@ impl Session {
             return Attempt::Failed(Trouble::BackendLost { forwarded: false });
         };
         let fresh = std::mem::replace(&mut hold.fresh, false);
+        hold.counts |= !plan.after.keeps_counts;
+        let (more, mut ahead) = work.grown();
+        let statement = work.prepares().then(|| self.statements.next_id());
         // What was streamed is gone; it cannot be sent a second time.
         let repeatable = fresh && matches!(work.body, Body::Whole(_));
         let backend = hold.lease.framing();
@@ -254,38 +292,34 @@ impl Session {
                 // What the server said before it went away is still to be read: relay does.
                 let _ = hold.lease.conn.send_with(packet).await;
             }
-            Body::Streamed => {
-                let context = Arc::clone(&self.context);
-                let mut scan = StreamScan::of_query(&context.scanner, self.login.capabilities);
-                let (conn, watch) = (&mut hold.lease.conn, |piece: &[u8]| scan.see(piece));
-                let uploaded = Box::pin(relay::upload(&mut self.client, conn, own, watch)).await;
-                self.pinned.streamed = scan.verdict(self.carried.lex);
-                match uploaded {
-                    Ok(uploaded) => first_seq = uploaded.next_seq,
-                    Err(error) => return Attempt::Failed(self.upload_failed(error)),
-                }
-            }
+            Body::Streamed => match Box::pin(self.stream(own, more)).await {
+                Ok(uploaded) => (first_seq, ahead) = (uploaded.next_seq, uploaded.ahead),
+                Err(error) => return Attempt::Failed(self.upload_failed(error)),
+            },
         }
-        let shape = work.command.shape();
+        let (shape, Some(hold)) = (work.command.shape(), &mut self.hold) else {
+            return Attempt::Failed(Trouble::BackendLost { forwarded: false });
+        };
         if shape == ResponseShape::None {
             return Attempt::Answered(Answer::default());
         }
         let everything = TrackerFilter::All;
-        let own_eyes =
-            plan.pins.has(PinReason::SessionTrack) || self.pinned.pins.has(PinReason::SessionTrack);
+        let own_eyes = [self.pinned.pins, plan.pins].map(|pins| pins.has(PinReason::SessionTrack));
         let request = Request {
             shape,
             own,
             client,
             backend,
             // The client has its own trackers on the connection; what they send is meant for it.
-            filter: if own_eyes {
+            filter: if own_eyes.contains(&true) {
                 &everything
             } else {
                 &self.carried.filter
             },
             first_seq,
             status: self.carried.status,
+            statement,
+            ahead,
         };
         let sent = Instant::now();
         match relay::relay(&mut self.client, &mut hold.lease.conn, request).await {
@@ -295,6 +329,22 @@ impl Session {
             }
             Err(error) => self.relay_failed(error, repeatable),
         }
+    }
+
+    /// Sends a command of several packets, and looks at its text as it passes.
+    async fn stream(&mut self, own: u16, more: usize) -> Result<Uploaded, UploadError> {
+        let Some(hold) = &mut self.hold else {
+            return Err(UploadError::BackendGone {
+                notice: None,
+                cause: None,
+            });
+        };
+        let context = Arc::clone(&self.context);
+        let mut scan = StreamScan::of_query(&context.scanner, self.login.capabilities);
+        let (conn, watch) = (&mut hold.lease.conn, |piece: &[u8]| scan.see(piece));
+        let uploaded = relay::upload(&mut self.client, conn, own, more, watch).await;
+        self.pinned.streamed = scan.verdict(self.carried.lex);
+        uploaded
     }
 
     /// Counts what an answer that is over took, and the replay that was answered in front of it.
@@ -321,6 +371,7 @@ impl Session {
         let Some(hold) = &mut self.hold else { return };
         hold.pending.asked = false;
         let (lease, before) = (&mut hold.lease, plan.before);
+        lease.put_closes();
         if let Some(statements) = &self.carried.next_transaction {
             for sql in statements.split(|&b| b == b';').map(<[u8]>::trim_ascii) {
                 if !sql.is_empty() {
@@ -336,7 +387,7 @@ impl Session {
             if !hold.pending.insert_id
                 && lease.last_insert_id != self.carried.last_insert_id
                 // A function may read it, which no scan of this text shows.
-                && (before.last_insert_id || may_call(work.text(), self.carried.lex))
+                && (before.last_insert_id || may_call(work.text(), work.lex(self.carried.lex)))
             {
                 let sql = format!(
                     "SET @@session.last_insert_id={}",
@@ -411,7 +462,7 @@ impl Session {
         }
     }
 
-    fn lost(&mut self, reason: RetireReason, forwarded: bool) -> Trouble {
+    pub(super) fn lost(&mut self, reason: RetireReason, forwarded: bool) -> Trouble {
         self.let_go(reason);
         Trouble::BackendLost { forwarded }
     }

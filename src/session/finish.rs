@@ -18,7 +18,7 @@ use crate::config::OnPin;
 use crate::metrics::ErrorSource;
 use crate::protocol::command::Command;
 use crate::reason::{CloseReason, PinReason, RetireReason};
-use crate::relay::{Answer, End};
+use crate::relay::Answer;
 
 /// An error that the parser finds before anything has run.
 pub(super) const PARSE_ERROR: u16 = 1064;
@@ -29,7 +29,7 @@ const CLEAN_UP: Duration = Duration::from_secs(5);
 
 impl Session {
     /// Carries a command out on a backend connection, and answers the client whatever happens.
-    pub(super) async fn carry_out(&mut self, work: Work) -> Flow {
+    pub(super) async fn carry_out(&mut self, mut work: Work) -> Flow {
         if let Some(flow) = self.refuse_pin(&work.plan).await {
             return flow;
         }
@@ -41,7 +41,7 @@ impl Session {
         if work.plan.after.privileges {
             self.target().forget_privileges();
         }
-        let answered = self.exchange(&work).await;
+        let answered = self.exchange(&mut work).await;
         if work.plan.after.privileges {
             // Once more for those that logged in meanwhile.
             self.target().forget_privileges();
@@ -70,9 +70,7 @@ impl Session {
                 .inc(ErrorSource::Database);
             debug!(code = error.code, "the database answered with an error");
         }
-        if let End::Prepared(prepared) = &answer.end {
-            self.opened(prepared.statement_id);
-        }
+        self.note_statement(answer, work);
         let alone = self.is_alone();
         self.note_diagnostics(answer, work);
         let Some(hold) = &mut self.hold else {
@@ -80,7 +78,7 @@ impl Session {
         };
         let unexplained = hold.pending.note(answer, &work.plan);
         if work.plan.after.untracked {
-            for name in set_without_scope(work.text(), self.carried.lex) {
+            for name in set_without_scope(work.text(), work.lex(self.carried.lex)) {
                 hold.pending.note_variable(&name);
             }
         }
@@ -150,14 +148,15 @@ impl Session {
     }
 
     /// Whether a command that went well emptied the diagnostics area. Measured on MariaDB 10.11.19,
-    /// where only what uses a table does, and MySQL 9.7.4. What the statement executed uses is not
-    /// looked up.
+    /// where only what uses a table does, and MySQL 9.7.4.
     fn empties_diagnostics(&self, work: &Work) -> bool {
         match work.command {
-            Command::Query | Command::StmtPrepare => {
-                !self.is_mariadb() || uses_tables(work.text(), self.carried.lex)
+            Command::Query
+            | Command::StmtPrepare
+            | Command::StmtExecute
+            | Command::StmtBulkExecute => {
+                !self.is_mariadb() || uses_tables(work.text(), work.lex(self.carried.lex))
             }
-            Command::StmtExecute | Command::StmtBulkExecute => true,
             _ => false,
         }
     }
@@ -184,9 +183,6 @@ impl Session {
                 .error()
                 .is_some_and(|error| error.code == PARSE_ERROR);
         let mut pins = if parse_error { Pins::NONE } else { plan.pins };
-        if !matches!(answer.end, End::Prepared(_)) && work.command == Command::StmtPrepare {
-            pins.remove(PinReason::PreparedStatement);
-        }
         if large && !parse_error {
             pins.add(PinReason::LargeStatement);
         }
@@ -216,7 +212,7 @@ impl Session {
         let explained = self.pinned.pins.any() || plan.pins.any() || !found.virtuals.is_empty();
         let locked = hold.pending.tables_locked();
         if !found.vars.is_empty() {
-            let digest = digest(work.text(), self.carried.lex);
+            let digest = digest(work.text(), work.lex(self.carried.lex));
             self.pinned.named_by = Some(digest.into());
         }
         self.note_open(answer, work, &mut pins, unexplained);
@@ -234,7 +230,8 @@ impl Session {
     /// Removes the reasons that end with the next statement, or by what the server reports.
     fn unpin_after(&mut self, plan: &Plan, now: Pins, locked: bool) {
         for reason in [PinReason::RowCount, PinReason::Diagnostics] {
-            if !now.has(reason) && !plan.after.looks_back {
+            let kept = reason == PinReason::RowCount && plan.after.keeps_counts;
+            if !now.has(reason) && !plan.after.looks_back && !kept {
                 self.unpin(reason);
             }
         }
@@ -298,7 +295,8 @@ impl Session {
         let Some(hold) = &mut self.hold else {
             return Flow::Continue;
         };
-        let in_transaction = hold.pending.in_transaction(self.carried.status);
+        let in_transaction =
+            hold.pending.in_transaction(self.carried.status) || self.statements.hold();
         if !in_transaction
             && !again
             && self.pinned.pins.any()
@@ -376,7 +374,7 @@ impl Session {
 
     /// Returns the held connection to the pool. Its state must be known.
     pub(super) fn give_back(&mut self) {
-        let Some(Hold { lease, .. }) = self.hold.take() else {
+        let Some(Hold { lease, counts, .. }) = self.hold.take() else {
             return;
         };
         self.own = 0;
@@ -387,7 +385,8 @@ impl Session {
                 lease.give_back();
             });
         } else {
-            self.ticket = Some(lease.give_back());
+            let ticket = lease.give_back();
+            self.ticket = counts.then_some(ticket);
         }
     }
 
@@ -397,6 +396,7 @@ impl Session {
             self.me.set_backend_thread(0);
             self.own = 0;
             self.pinned.in_transaction = None;
+            self.statements.drop_alone();
             hold.lease.retire(reason);
         }
     }
@@ -423,7 +423,12 @@ impl Session {
     /// Leaves the held connection as the session ends or becomes somebody else's.
     pub(super) async fn leave(&mut self) {
         let cleaning = self.cleaning();
-        let Some(hold) = self.hold.take() else { return };
+        let Some(mut hold) = self.hold.take() else {
+            return;
+        };
+        for id in self.statements.drop_alone() {
+            hold.lease.statements.close(id);
+        }
         self.me.clear_backend_thread();
         self.pinned = super::Pinned::default();
         let init_query = self
@@ -449,7 +454,11 @@ impl Session {
         match trouble {
             Trouble::BorrowTimeout => self.answer_borrow_timeout().await,
             Trouble::Refused(error) => self.answer_error(&error).await,
-            Trouble::NotKept(reason) => self.answer_not_kept(reason).await,
+            Trouble::NotKept(reason) => match self.answer_not_kept(reason).await {
+                // It was borrowed, and a statement prepared on it for the next time.
+                Flow::Continue => self.give_back_if_free().await,
+                flow => flow,
+            },
             Trouble::Denied(error) => {
                 self.answer_error(&error).await;
                 Flow::Close(CloseReason::AuthRevoked)

@@ -127,6 +127,7 @@ impl Session {
         let Some(hold) = &self.hold else { return false };
         self.context.route.has_left(&self.login.placement)
             && !hold.pending.in_transaction(self.carried.status)
+            && !self.statements.hold()
     }
 
     /// Makes sure that the session's state is one of the server that serves it now.
@@ -165,6 +166,8 @@ impl Session {
         let Some(state) = state else {
             return Err(Unmoved::Variable);
         };
+        let moved = self.move_statements(&first);
+        moved.ok_or(Unmoved::Variable)?;
         debug!(
             client = self.me.id(),
             from = %self.target().dialer().address(),

@@ -93,7 +93,9 @@ impl Session {
     pub(super) fn situation(&self) -> Situation {
         match &self.hold {
             None => Situation::Free,
-            Some(hold) if hold.pending.in_transaction(self.carried.status) => {
+            Some(hold)
+                if hold.pending.in_transaction(self.carried.status) || self.statements.hold() =>
+            {
                 Situation::InTransaction
             }
             Some(_) => Situation::Pinned,

@@ -25,11 +25,11 @@ mod relogin;
 mod review;
 pub mod scan;
 mod settle;
+mod statements;
 pub mod timers;
 mod variables;
 pub mod watch;
 
-use std::collections::HashSet;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,6 +45,7 @@ use memory::Carried;
 use open::Open;
 use pins::Pins;
 use scan::Flags;
+use statements::Statements;
 
 use crate::backend::state::{IdleTimeouts, State};
 use crate::metrics::GaugeGuard;
@@ -61,6 +62,7 @@ pub struct Session {
     me: Registration,
     carried: Carried,
     pinned: Pinned,
+    statements: Statements,
     /// Whether the server that serves it has accepted what it carries.
     values: Values,
     /// The backend connection it holds, if any.
@@ -86,8 +88,6 @@ struct Pinned {
     text_prepared: bool,
     /// It has user variables that cannot be read back by name, until it resets its connection.
     odd_variables: bool,
-    /// Binary prepared statements that are open.
-    statements: HashSet<u32>,
     /// Temporary tables, handlers, locks and variables; `None`: there are none.
     open: Option<Box<Open>>,
     /// What a statement that was streamed may do, if its first word tells everything.
@@ -147,6 +147,7 @@ impl Session {
             me: registration,
             carried,
             pinned: Pinned::default(),
+            statements: Statements::default(),
             values: Values::Accepted,
             hold: None,
             ticket: None,

@@ -116,7 +116,7 @@ impl Session {
         if !counts {
             return;
         }
-        let known = match counted(work.text(), self.carried.lex) {
+        let known = match counted(work.text(), work.lex(self.carried.lex)) {
             Counted::Always => true,
             Counted::Several => answer.rows > 1,
             Counted::Never => false,

@@ -68,6 +68,8 @@ pub struct After {
     pub user_variables: bool,
     /// It called a routine, and is not pinned for it.
     pub routine: bool,
+    /// It left `ROW_COUNT()` and `FOUND_ROWS()` as they were.
+    pub keeps_counts: bool,
 }
 
 /// Where the statement may run.
@@ -112,8 +114,18 @@ impl Plan {
             looks_back: false,
             user_variables: false,
             routine: false,
+            keeps_counts: false,
         },
         pins: Pins::NONE,
+    };
+
+    /// Preparing a statement: what it does is done when it is executed.
+    pub const PREPARE: Self = Self {
+        after: After {
+            keeps_counts: true,
+            ..Self::PLAIN.after
+        },
+        ..Self::PLAIN
     };
 
     /// The plan for a statement.
@@ -142,22 +154,18 @@ impl Plan {
                 looks_back: flags.any(Flags::LOOKS_BACK),
                 user_variables: flags.any(Flags::USER_VARIABLE),
                 routine,
+                keeps_counts: false,
             },
             pins,
         }
     }
 
-    /// The plan for preparing a statement, which may run any time later on the same connection.
-    pub fn of_prepare(findings: &Findings, memory: Memory) -> Self {
-        let mut plan = Self::of(findings, memory);
-        plan.before = Before::default();
-        plan.after = After::default();
-        plan.place = Place::Anywhere;
-        plan.pins.add(PinReason::PreparedStatement);
-        // Which variables an execution sets is not looked up.
-        if findings.flags.any(Flags::USER_VARIABLE) {
-            plan.pins.add(PinReason::UserVariable);
-        }
+    /// A statement that nobody has read: what it may do to the session is not known.
+    pub fn unread() -> Self {
+        let mut plan = Self::PLAIN;
+        plan.before.last_insert_id = true;
+        plan.after.last_insert_id = true;
+        plan.pins.add(PinReason::LargeStatement);
         plan
     }
 }

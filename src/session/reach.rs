@@ -83,6 +83,9 @@ impl Session {
         };
         let state = self.carried.state.rebase(&self.login.first, &first);
         let state = state.ok_or_else(unreachable)?;
+        if !first.same_store(&self.login.first) {
+            self.move_statements(&first).ok_or_else(unreachable)?;
+        }
         debug!(
             client = self.me.id(),
             "session begun anew on top of the server's changed variables"

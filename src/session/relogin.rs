@@ -30,6 +30,7 @@ impl Session {
     /// one held is left as at the end of a session.
     pub(super) async fn change_user(&mut self, packet: BytesMut) -> Flow {
         self.leave().await;
+        self.statements.clear();
         self.ticket = None;
         if self.refused_changes >= MAX_REFUSED && self.is_mariadb() {
             self.stay_as_logged_in();
@@ -91,8 +92,8 @@ impl Session {
     /// Forwarded, so that the server itself decides what a reset session is; what it decided is read
     /// back.
     pub(super) async fn reset_connection(&mut self, packet: BytesMut, began: Instant) -> Flow {
-        let work = Work::plain(Command::ResetConnection, packet, began);
-        match self.exchange(&work).await {
+        let mut work = Work::plain(Command::ResetConnection, packet, began);
+        match self.exchange(&mut work).await {
             Ok(answer) if answer.end == End::Ok => {
                 self.carried
                     .set_status(answer.status.unwrap_or(self.carried.status));
@@ -143,7 +144,7 @@ impl Session {
         self.carried.timeouts = self.timeouts_anew(&self.login);
         self.carried.diagnostics = None;
         self.set_state(state);
-        self.pinned.statements.clear();
+        self.statements.clear();
         self.pinned.text_prepared = false;
         self.pinned.odd_variables = false;
         let lasting = self.pinned.open.as_ref();
@@ -216,7 +217,7 @@ impl Session {
         let mut work = Work::plain(Command::SetOption, packet, began);
         // MySQL's answer counts the warnings of the statement before, which may be Sidepool's own.
         work.plan.before.empty_diagnostics = true;
-        let answer = match self.exchange(&work).await {
+        let answer = match self.exchange(&mut work).await {
             Ok(answer) => answer,
             Err(trouble) => return self.in_trouble(trouble).await,
         };

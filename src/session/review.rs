@@ -37,7 +37,7 @@ impl Session {
             open.changed(name);
         }
         let found = match concerned || !is_bulk(work.text()) {
-            true => deeds(work.text(), self.carried.lex),
+            true => deeds(work.text(), work.lex(self.carried.lex)),
             false => Deeds {
                 calls: true,
                 ..Deeds::default()
@@ -80,7 +80,7 @@ impl Session {
     /// Whether the statement does nothing but drop tables. `DROP TEMPORARY TABLE IF EXISTS` reports a change
     /// on both servers, even if there was none to drop.
     pub(super) fn only_drops(&self, work: &Work) -> bool {
-        let found = deeds(work.text(), self.carried.lex);
+        let found = deeds(work.text(), work.lex(self.carried.lex));
         let drops = |deed: &Deed<'_>| matches!(deed, Deed::Drop(..));
         !found.doubtful && !found.calls && !found.list.is_empty() && found.list.iter().all(drops)
     }

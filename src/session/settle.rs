@@ -435,6 +435,7 @@ pub(super) enum RoleAfter {
 pub(super) async fn read_after_reset(
     connection: &mut BackendConnection,
 ) -> Result<RoleAfter, StatementError> {
+    connection.statements.clear();
     let facts = connection.facts().clone();
     let query = facts.catalog.read_all_sql(SchemaColumn::Include);
     if facts.trackers {

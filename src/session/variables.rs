@@ -45,7 +45,7 @@ impl Session {
             return false;
         }
         let named = match after.user_variables {
-            true => mentions(work.text(), self.carried.lex),
+            true => mentions(work.text(), work.lex(self.carried.lex)),
             false => Mentions::default(),
         };
         if named.assigns {
@@ -57,9 +57,6 @@ impl Session {
         }
         if carries && self.runs_code(work) {
             self.note_own_names();
-        }
-        if work.command == Command::StmtPrepare && work.plan.pins.has(PinReason::UserVariable) {
-            self.pinned.odd_variables = true;
         }
         let lists = self.is_mariadb();
         let Some(hold) = &mut self.hold else {
@@ -82,7 +79,11 @@ impl Session {
             return false;
         }
         // A trigger or a function has set a variable, or has created something.
-        let listed = lists && !pins && work.command == Command::Query;
+        let runs = matches!(
+            work.command,
+            Command::Query | Command::StmtExecute | Command::StmtBulkExecute
+        );
+        let listed = lists && !pins && runs;
         if listed {
             hold.pending.user.list = true;
             hold.pending
@@ -141,8 +142,10 @@ impl Session {
     fn runs_code(&self, work: &Work) -> bool {
         match work.command {
             // One that went past without being kept to be read may have done anything.
-            Command::Query => work.text().is_empty() || runs_code(work.text(), self.carried.lex),
-            Command::StmtExecute | Command::StmtBulkExecute => true,
+            Command::Query | Command::StmtExecute => {
+                work.text().is_empty() || runs_code(work.text(), work.lex(self.carried.lex))
+            }
+            Command::StmtBulkExecute => true,
             _ => false,
         }
     }

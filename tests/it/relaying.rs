@@ -5,6 +5,7 @@ mod commands;
 mod large;
 mod prepared;
 mod results;
+mod shared;
 mod streams;
 mod tape;
 mod types;

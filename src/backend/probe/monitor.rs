@@ -161,6 +161,7 @@ impl Monitor {
     fn learn(&mut self, seen: &Observation) {
         let limits = ServerLimits {
             max_connections: seen.max_connections,
+            max_prepared: None,
             wait_timeout: seen.wait_timeout,
         };
         // Logins report theirs, too; only what changed at the server is news.

@@ -33,4 +33,4 @@ pub use virtuals::{IdleTimeouts, Virtual};
 pub(in crate::backend) use weak::WeakTable;
 
 #[cfg(test)]
-mod testing;
+pub(in crate::backend) mod testing;

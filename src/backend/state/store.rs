@@ -18,6 +18,7 @@ use super::replay::ReplayCache;
 use super::user::{UserReading, UserVariables};
 use super::value::Value;
 use super::weak::WeakTable;
+use crate::backend::statements::StatementKeys;
 use crate::reason::PinReason;
 
 /// The source of state ids. One per process, shared by the stores of all backends, so that a state id
@@ -45,6 +46,7 @@ struct StoreInner {
     replays: ReplayCache,
     /// No user variables, as every connection begins.
     no_user: Arc<Tagged<UserVariables>>,
+    statements: StatementKeys,
 }
 
 #[derive(Debug)]
@@ -118,6 +120,7 @@ impl StateStore {
             hasher: RandomState::new(),
             replays: ReplayCache::default(),
             no_user,
+            statements: StatementKeys::default(),
         }))
     }
 
@@ -152,6 +155,10 @@ impl StateStore {
     /// States alive now; for tests and the console.
     pub fn live(&self) -> usize {
         self.0.tables.lock().states.live()
+    }
+
+    pub(in crate::backend) fn statements(&self) -> &StatementKeys {
+        &self.0.statements
     }
 
     pub(super) fn replays(&self) -> &ReplayCache {
@@ -340,7 +347,8 @@ impl State {
         StateStore(Arc::clone(&self.0.store))
     }
 
-    pub(super) fn same_store(&self, other: &Self) -> bool {
+    /// Whether both belong to one server, as it was discovered once.
+    pub fn same_store(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0.store, &other.0.store)
     }
 

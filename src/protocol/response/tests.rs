@@ -252,7 +252,6 @@ fn what_has_no_place_is_a_violation() {
         (Shape::Query, MODERN, &[b"\0\0"]),
         (Shape::Query, MODERN, &[b"\xff\0"]),
         (Shape::Query, MODERN, &[b"\x01\x02"]),
-        (Shape::Query, MODERN, &[b"\xfd\0\0\x01"]),
         (Shape::Query, MODERN, &[&[1], b""]),
         (Shape::Query, MODERN, &[&[1], END_LAST]),
         (Shape::Query, MODERN, &[&[1], COLUMN, b""]),

@@ -50,6 +50,8 @@ pub(super) fn request(filter: &TrackerFilter, client: Framing) -> Request<'_> {
         filter,
         first_seq: 1,
         status: StatusFlags(2),
+        statement: None,
+        ahead: 0,
     }
 }
 
@@ -407,7 +409,7 @@ async fn a_command_of_any_size_is_uploaded_without_being_held() {
     let mut got = vec![0; own.len() + sent.len()];
     let rest = [&sent[1000..], next].concat();
     let (uploaded, written, read) = tokio::join!(
-        upload(&mut wire.client, &mut wire.backend, 1, |_| ()),
+        upload(&mut wire.client, &mut wire.backend, 1, 0, |_| ()),
         wire.application.write_all(&rest),
         async {
             wire.server.write_all(OK).await.unwrap();
@@ -444,7 +446,7 @@ async fn a_refusal_in_the_middle_of_an_upload_stops_it() {
                 (!closes).then_some(server)
             };
             let (refused, _server) = tokio::join!(
-                upload(&mut wire.client, &mut wire.backend, own, |_| ()),
+                upload(&mut wire.client, &mut wire.backend, own, 0, |_| ()),
                 say
             );
             match refused {
@@ -467,7 +469,7 @@ async fn an_own_error_stops_an_upload_before_the_command_is_whole() {
         put_err(&mut said, seq, 1049, *b"42000", "Unknown database");
         wire.server.write_all(&said).await.unwrap();
         match (
-            upload(&mut wire.client, &mut wire.backend, own, |_| ()).await,
+            upload(&mut wire.client, &mut wire.backend, own, 0, |_| ()).await,
             seq,
         ) {
             (Err(UploadError::ReplayFailed { index: 1, error }), 1) => {
@@ -486,13 +488,13 @@ async fn either_side_may_leave_in_the_middle_of_an_upload() {
     let mut wire_a = wire(4096);
     wire_a.client.input.extend_from_slice(b"\xff\xff\xff\0\x03");
     drop(wire_a.application);
-    let left = upload(&mut wire_a.client, &mut wire_a.backend, 0, |_| ()).await;
+    let left = upload(&mut wire_a.client, &mut wire_a.backend, 0, 0, |_| ()).await;
     assert!(matches!(left, Err(UploadError::ClientGone(_))), "{left:?}");
 
     let mut wire_b = wire(4096);
     wire_b.client.input.extend_from_slice(b"\xff\xff\xff\0\x03");
     drop(wire_b.server);
-    let left = upload(&mut wire_b.client, &mut wire_b.backend, 0, |_| ()).await;
+    let left = upload(&mut wire_b.client, &mut wire_b.backend, 0, 0, |_| ()).await;
     assert!(
         matches!(left, Err(UploadError::BackendGone { notice: None, .. })),
         "{left:?}"
@@ -571,6 +573,6 @@ fn the_futures_can_be_spawned() {
     let filter = TrackerFilter::default();
     let request = request(&filter, Framing::CLASSIC);
     is_send(relay(&mut wire.client, &mut wire.backend, request));
-    is_send(upload(&mut wire.client, &mut wire.backend, 0, |_| ()));
+    is_send(upload(&mut wire.client, &mut wire.backend, 0, 0, |_| ()));
     is_send(read_own_ok(&mut wire.backend, Framing::MODERN));
 }

@@ -115,6 +115,8 @@ pub(super) fn request<'a>(
         filter,
         first_seq: 1,
         status: StatusFlags(2),
+        statement: None,
+        ahead: 0,
     }
 }
 

@@ -23,6 +23,13 @@ pub(super) struct Statement {
     ids: [[u8; 4]; 2],
 }
 
+impl Statement {
+    /// Sidepool's id.
+    pub(super) const fn through(&self) -> [u8; 4] {
+        self.ids[1]
+    }
+}
+
 impl Pair {
     /// Logs in to `database` with these capabilities more and less than usual.
     pub(super) async fn connect(
