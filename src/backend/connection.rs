@@ -10,6 +10,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use tokio::io::AsyncWriteExt;
 
 use super::facts::{ServerFacts, ServerLimits, Virtuals};
+use super::named::NamedStatements;
 use super::state::{
     self, Family, LEAST_PACKET, LIST_SQL, ReadError, ReadQuery, Reading, State, UserQuery,
     UserReading, narrow, unhex,
@@ -53,6 +54,8 @@ pub struct BackendConnection {
     pub last_insert_id: u64,
     /// Status flags of its last OK.
     pub status: StatusFlags,
+    /// What is prepared on it by SQL text.
+    pub named: NamedStatements,
     /// What is prepared on it.
     pub statements: StatementCache,
     identity: Identity,
@@ -162,6 +165,7 @@ impl BackendConnection {
             state: found.state,
             last_insert_id: 0,
             status: raw.status,
+            named: NamedStatements::default(),
             statements: StatementCache::default(),
             identity: raw.identity,
             facts,
@@ -338,6 +342,11 @@ impl BackendConnection {
         let count: u64 = count.ok_or(StatementError::NoRow)?;
         let before = std::mem::replace(&mut self.origin.created, count);
         Ok(before == count && self.origin.is_role(role.as_ref()))
+    }
+
+    /// Another statement was prepared by SQL text, and it is known which.
+    pub const fn count_prepared(&mut self) {
+        self.origin.created += 1;
     }
 
     /// A `COM_RESET_CONNECTION` has dropped what was created.

@@ -7,6 +7,7 @@ pub mod election;
 pub mod facts;
 pub mod key;
 pub mod login;
+pub mod named;
 pub mod probe;
 pub mod route;
 pub mod setup;

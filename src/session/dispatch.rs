@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout};
 use super::exchange::Work;
 use super::idle::Woken;
 use super::plan::{Memory, Plan};
-use super::scan::{Findings, Whole};
+use super::scan::{Findings, Flags, Whole};
 use super::statements::{Errand, Text};
 use super::{Flow, Session};
 use crate::config::PingMode;
@@ -170,10 +170,13 @@ impl Session {
         if let Some(flow) = self.answer_whole(&findings, sql, began).await {
             return flow;
         }
+        let text_at = packet.len() - sql.len();
+        if findings.flags.any(Flags::PREPARE) {
+            return Box::pin(self.text_command(packet, text_at, &findings, began)).await;
+        }
         let mut memory = self.memory();
         memory.routines_leave_no_trace = findings.whole == Whole::Call && self.watches_routines();
         let plan = Plan::of(&findings, memory);
-        let text_at = packet.len() - sql.len();
         let work = Work {
             plan,
             text: Text::At(text_at),

@@ -14,6 +14,7 @@ use super::pending::Pending;
 use super::plan::{Place, Plan, Shown};
 use super::reach::Replayed;
 use super::scan::{LexMode, StreamScan, may_call};
+use super::statements::text::{NamesWork, Readied};
 use super::statements::{Errand, Ready, Text};
 use super::{Session, patience};
 use crate::backend::dialer::Dialer;
@@ -67,6 +68,8 @@ pub(super) struct Work {
     /// When its first byte had come.
     pub(super) began: Instant,
     pub(super) text: Text,
+    /// What it does to statements prepared by SQL text.
+    pub(super) names: Option<Box<NamesWork>>,
     /// What it has to do with prepared statements.
     pub(super) errand: Option<Errand>,
 }
@@ -80,6 +83,7 @@ impl Work {
             plan: Plan::PLAIN,
             began,
             text: Text::None,
+            names: None,
             errand: None,
         }
     }
@@ -92,6 +96,7 @@ impl Work {
             plan: Plan::PLAIN,
             began,
             text: Text::None,
+            names: None,
             errand: None,
         }
     }
@@ -104,11 +109,12 @@ impl Work {
         }
     }
 
-    /// The text of its statement; empty where it has none.
+    /// The text of the statement that is run or prepared; empty where it has none.
     pub(super) fn text(&self) -> &[u8] {
         match (&self.body, &self.text) {
             (Body::Whole(packet), Text::At(at)) => packet.get(*at..).unwrap_or_default(),
             (_, Text::Of(key, _)) => key.text(),
+            (_, Text::Inner(text, _)) => text,
             _ => &[],
         }
     }
@@ -116,7 +122,7 @@ impl Work {
     /// How its text is to be read, if the session's next is to be read as `now`.
     pub(super) const fn lex(&self, now: LexMode) -> LexMode {
         match &self.text {
-            Text::Of(_, then) => *then,
+            Text::Of(_, then) | Text::Inner(_, then) => *then,
             Text::None | Text::At(_) => now,
         }
     }
@@ -159,6 +165,8 @@ pub(super) enum Trouble {
     },
     /// A replay that cannot fail failed.
     ReplayFailed(ErrorInfo),
+    /// A statement of the client's could not be prepared where it was to be executed.
+    Unprepared(ErrorInfo),
     /// The server refused a command before it had all of it, and closed.
     TooLarge(ErrorInfo),
     /// The client went away; its statement may still run.
@@ -174,6 +182,9 @@ impl Session {
                 Ready::Yes => {}
                 Ready::Again => continue,
                 Ready::Refused(answer) => return Ok(answer),
+            }
+            if work.may_use_names() && Box::pin(self.ready_names(work)).await? == Readied::Again {
+                continue;
             }
             match self.attempt(work).await {
                 Attempt::Answered(answer) => {

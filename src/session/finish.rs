@@ -76,7 +76,7 @@ impl Session {
         let Some(hold) = &mut self.hold else {
             return Flow::Continue;
         };
-        let unexplained = hold.pending.note(answer, &work.plan);
+        let unexplained = hold.pending.note(answer, &work.plan) && !work.explains_state();
         if work.plan.after.untracked {
             for name in set_without_scope(work.text(), work.lex(self.carried.lex)) {
                 hold.pending.note_variable(&name);
@@ -84,6 +84,9 @@ impl Session {
         }
         let unexplained = self.note_variables(answer, work, unexplained);
         self.pin_for(answer, work, unexplained);
+        if work.may_use_names() {
+            self.note_named(answer, work);
+        }
         if alone && answer.error().is_none() && answer.warnings == 0 {
             self.take_known_transition(work);
         }
@@ -220,8 +223,6 @@ impl Session {
             pins.add(PinReason::UnknownState);
         }
         self.unpin_after(plan, pins, locked);
-        self.pinned.text_prepared |=
-            work.command == Command::Query && pins.has(PinReason::PreparedStatement);
         for reason in pins.iter() {
             self.pin(reason, work.text());
         }
@@ -350,7 +351,7 @@ impl Session {
         Flow::Continue
     }
 
-    async fn settle_or_close(&mut self) -> Flow {
+    pub(super) async fn settle_or_close(&mut self) -> Flow {
         match Box::pin(self.settle()).await {
             Ok(()) => Flow::Continue,
             Err(error) => self.state_lost(&error).await,
@@ -454,6 +455,7 @@ impl Session {
         match trouble {
             Trouble::BorrowTimeout => self.answer_borrow_timeout().await,
             Trouble::Refused(error) => self.answer_error(&error).await,
+            Trouble::Unprepared(error) => self.answer_unprepared(&error).await,
             Trouble::NotKept(reason) => match self.answer_not_kept(reason).await {
                 // It was borrowed, and a statement prepared on it for the next time.
                 Flow::Continue => self.give_back_if_free().await,

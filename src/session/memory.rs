@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::scan::{CharsetFamily, LexMode};
+use super::statements::text::TextStatements;
 use crate::backend::facts::Virtuals;
 use crate::backend::state::{IdleTimeouts, State, Value};
 use crate::protocol::reply::StatusFlags;
@@ -33,6 +34,8 @@ pub struct Carried {
     pub status: StatusFlags,
     /// What this session was found to use, so that from now on it is kept for it.
     pub learned: Learned,
+    /// The statements it prepared by SQL text.
+    pub names: Box<TextStatements>,
     /// How the session's own statements are to be read.
     pub lex: LexMode,
     /// Which tracking data the client gets to see.
@@ -102,6 +105,7 @@ impl Carried {
             diagnostics: None,
             status,
             learned: Learned::default(),
+            names: Box::default(),
             filter: Arc::new(default_filter(virtuals)),
         };
         carried.look_at_state();

@@ -84,8 +84,6 @@ pub struct Session {
 #[derive(Debug, Default)]
 struct Pinned {
     pins: Pins,
-    /// A statement was prepared by SQL text; which are open, no id tells.
-    text_prepared: bool,
     /// It has user variables that cannot be read back by name, until it resets its connection.
     odd_variables: bool,
     /// Temporary tables, handlers, locks and variables; `None`: there are none.

@@ -186,6 +186,16 @@ impl Pending {
             && self.waiting().is_none()
     }
 
+    /// Whether variables, those of users too, and database are known.
+    pub fn knows_state(&self) -> bool {
+        self.names.is_empty()
+            && self.schema.is_none()
+            && !self.unsettled
+            && !self.everything
+            && self.shown == Shown::None
+            && self.user.is_empty()
+    }
+
     /// Whether the way statements are to be read may have changed.
     pub fn names_any(&self, names: &[&[u8]]) -> bool {
         self.names.iter().any(|known| names.contains(&&**known))

@@ -145,7 +145,7 @@ impl Session {
         self.carried.diagnostics = None;
         self.set_state(state);
         self.statements.clear();
-        self.pinned.text_prepared = false;
+        *self.carried.names = Default::default();
         self.pinned.odd_variables = false;
         let lasting = self.pinned.open.as_ref();
         if lasting.is_none_or(|open| !open.outlives_reset()) {

@@ -95,6 +95,7 @@ impl Session {
             self.carried.date_diagnostics();
         }
         if let Some(reason) = found.residue {
+            self.carried.names.lose_track();
             self.pin(reason, b"");
         }
         if found.odd_variables {
@@ -436,6 +437,7 @@ pub(super) async fn read_after_reset(
     connection: &mut BackendConnection,
 ) -> Result<RoleAfter, StatementError> {
     connection.statements.clear();
+    connection.named.clear();
     let facts = connection.facts().clone();
     let query = facts.catalog.read_all_sql(SchemaColumn::Include);
     if facts.trackers {

@@ -23,6 +23,7 @@ mod relaying;
 mod scripted;
 mod state_faults;
 mod support;
+mod text_statements;
 mod timeouts;
 mod transactions;
 mod unpins;

@@ -39,7 +39,8 @@ impl CharsetFamily {
         }
     }
 
-    const fn is_lead(self, byte: u8) -> bool {
+    /// Whether `byte` begins a character of two.
+    pub(super) const fn is_lead(self, byte: u8) -> bool {
         match self {
             Self::AsciiSafe => false,
             Self::Gbk => matches!(byte, 0x81..=0xfe),
@@ -77,6 +78,8 @@ pub struct Lexer<'a> {
     mode: LexMode,
     /// Inside an executable comment, whose end marker is then not code.
     in_comment: bool,
+    /// Where the last token begins.
+    start: usize,
     /// Behind a marker of an executable comment since the last token.
     edge: bool,
     /// Something ends elsewhere if the server skips the executable comment it stands in.
@@ -91,9 +94,15 @@ impl<'a> Lexer<'a> {
             at: 0,
             mode,
             in_comment: false,
+            start: 0,
             edge: false,
             doubt: false,
         }
+    }
+
+    /// The last token as it is written, quotes and all.
+    pub fn written(&self) -> &'a [u8] {
+        self.sql.get(self.start..self.at).unwrap_or_default()
     }
 
     /// Whether a marker of an executable comment stood in front of the last token: if the server skips
@@ -272,6 +281,7 @@ impl<'a> Iterator for Lexer<'a> {
     fn next(&mut self) -> Option<Token<'a>> {
         self.edge = false;
         self.skip_blank();
+        self.start = self.at;
         let byte = self.peek(0)?;
         Some(match byte {
             b'\'' => {

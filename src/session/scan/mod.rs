@@ -9,6 +9,7 @@ mod calls;
 mod counted;
 mod deeds;
 mod lexer;
+mod prepare;
 mod set;
 mod statement;
 mod stream;
@@ -26,6 +27,7 @@ pub use calls::may_call;
 pub use counted::{Counted, counted};
 pub use deeds::{Assigned, Deed, Deeds, GlobalLock, Releasing, TableKind, TableName, deeds};
 pub use lexer::{CharsetFamily, LexMode, Lexer, Token};
+pub use prepare::{Name, Source, TextCommand, Using};
 pub use set::set_without_scope;
 pub use statement::digest;
 pub use stream::StreamScan;
@@ -59,7 +61,7 @@ flags! {
     ROUTINE = 5;
     /// `SET ROLE`, `SET DEFAULT ROLE`
     ROLE = 6;
-    /// `PREPARE`, `EXECUTE`, `DEALLOCATE`
+    /// `PREPARE`, `EXECUTE`, `DEALLOCATE`, `DROP PREPARE`
     PREPARE = 7;
     /// Reads warnings, errors or the diagnostics area.
     DIAGNOSTICS = 8;

@@ -220,6 +220,7 @@ pub(super) fn head_flags(tokens: &[Token<'_>]) -> Flags {
         b"commit" => Flags::END_TRANSACTION,
         b"rollback" if has_word(tokens, b"to") => Flags::NONE,
         b"rollback" => Flags::END_TRANSACTION,
+        b"drop" if is_word(tokens, 1, b"prepare") => Flags::PREPARE,
         b"update" | b"delete" | b"truncate" | b"alter" | b"drop" | b"with" => Flags::WRITE,
         b"show" => show_flags(tokens),
         b"set" => set_flags(tokens),

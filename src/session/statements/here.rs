@@ -231,12 +231,14 @@ impl Session {
     /// The session goes on in states that begin with `first`; so do its statements. `None` if that cannot be.
     pub(in crate::session) fn move_statements(&mut self, first: &State) -> Option<()> {
         let (now, began) = (&self.carried.state, &self.login.first);
-        self.statements.rebase(|prepared| {
+        let then = |prepared: &State| {
             let then = now.in_parse_context_of(prepared);
             // No database is selected where a statement was prepared without.
             let then = then.with_schema(prepared.schema().map(|name| &name[..]));
             then.rebase(began, first)
-        })
+        };
+        self.statements.rebase(then)?;
+        self.carried.names.rebase(then)
     }
 
     /// Whether preparing it now would destroy what the command is to look at: a `SET` does to row counts, and
@@ -255,7 +257,7 @@ impl Session {
     }
 
     /// `true` if there is room for another statement now.
-    fn make_room(&mut self) -> bool {
+    pub(super) fn make_room(&mut self) -> bool {
         let Some(hold) = &mut self.hold else {
             return false;
         };

@@ -10,6 +10,7 @@ mod commands;
 mod here;
 mod outcome;
 pub(crate) mod packet;
+pub(super) mod text;
 mod trip;
 
 pub(super) use binary::{Errand, Statements};
@@ -30,15 +31,18 @@ pub(super) enum Text {
     At(usize),
     /// It was sent when the statement was prepared, to be read so.
     Of(Arc<StatementKey>, LexMode),
+    /// It stands in the packet as a literal, or was sent so before; to be read so.
+    Inner(Arc<[u8]>, LexMode),
 }
 
 impl Work {
     /// Whether it is about a prepared statement, so that a connection which has it is the best.
     pub(super) const fn is_prepared(&self) -> bool {
-        matches!(
+        let by_id = matches!(
             self.errand,
             Some(Errand::Prepare(_) | Errand::Execute { .. })
-        )
+        );
+        by_id || self.names.is_some()
     }
 
     /// Whether it prepares a statement.
