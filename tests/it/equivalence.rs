@@ -3,7 +3,8 @@
 //!
 //! `SIDEPOOL_TEST_EQUIVALENCE_MINUTES` (as `tests/run --equivalence MINUTES` sets it) runs scripts of
 //! random seeds for so long; `SIDEPOOL_TEST_EQUIVALENCE_SEEDS` (`17` or `1..500`) runs these seeds
-//! instead of the usual ones, and `…_SHOW` shows them; `SIDEPOOL_TEST_EQUIVALENCE_SCRIPT` runs the script in that file. What was
+//! instead of the usual ones, and `…_SHOW` shows them; `SIDEPOOL_TEST_EQUIVALENCE_SCRIPT` runs the
+//! script in that file, or all in that directory. What was
 //! found once is kept in `equivalence/found`.
 
 mod compare;
@@ -15,6 +16,7 @@ mod stage;
 mod statements;
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use self::generate::SHARED;
@@ -25,7 +27,7 @@ use self::stage::Stage;
 use crate::support::servers::{Make, makes};
 
 /// The seeds of every run of the tests.
-const SEEDS: std::ops::Range<u64> = 1..251;
+const SEEDS: std::ops::Range<u64> = 1..201;
 /// At most so many of a thousand steps may be refused, or Sidepool answers too little.
 const REFUSED_PER_MILLE: usize = 20;
 /// So many differences are shown, and then the search ends.
@@ -53,22 +55,43 @@ async fn every_answer_is_a_dedicated_connections(make: Make) {
         wrong: Vec::new(),
     };
     if let Ok(path) = std::env::var("SIDEPOOL_TEST_EQUIVALENCE_SCRIPT") {
-        let text = std::fs::read_to_string(path).unwrap();
-        search.script(&text.parse().unwrap(), "the script").await;
+        for path in files(Path::new(&path)) {
+            let text = std::fs::read_to_string(&path).unwrap();
+            let name = path.display().to_string();
+            search.script(&text.parse().unwrap(), &name).await;
+        }
     } else {
         search.blindness().await;
-        for (name, makes, text) in FOUND {
-            if makes.contains(&make) {
-                search.script(&text.parse().unwrap(), name).await;
-            }
+        for (name, text) in FOUND {
+            search.script(&text.parse().unwrap(), name).await;
         }
         search.seeds().await;
     }
     search.conclude();
 }
 
-/// What was found once: its name, where, and the script.
-const FOUND: &[(&str, &[Make], &str)] = &[];
+macro_rules! found {
+    ($name:literal) => {
+        (
+            $name,
+            include_str!(concat!("equivalence/found/", $name, ".txt")),
+        )
+    };
+}
+
+/// What was found once, and is mended: its name and the script.
+const FOUND: &[(&str, &str)] = &[
+    found!("changes_before_an_error_in_a_transaction"),
+    found!("database_charset_of_a_reset_connection"),
+    found!("errors_kept_over_create_database"),
+    found!("found_rows_behind_an_update"),
+    found!("insert_id_behind_an_execution"),
+    found!("insert_id_behind_an_unknown_statement"),
+    found!("insert_id_in_a_function"),
+    found!("null_is_the_insert_id"),
+    found!("row_count_behind_warnings_in_a_transaction"),
+    found!("warnings_of_another_session"),
+];
 
 struct Search {
     make: Make,
@@ -191,6 +214,17 @@ impl Totals {
         let told = report.starved.iter().map(|what| format!("{name}: {what}"));
         self.starved.extend(told);
     }
+}
+
+/// The file, or all in that directory.
+fn files(path: &Path) -> Vec<PathBuf> {
+    if !path.is_dir() {
+        return vec![path.to_owned()];
+    }
+    let entries = std::fs::read_dir(path).unwrap();
+    let mut files: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    files
 }
 
 fn variable(name: &str) -> Option<String> {

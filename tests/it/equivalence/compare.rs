@@ -18,6 +18,9 @@ pub(super) enum Exemption {
     /// In classic framing Sidepool writes the EOF behind column definitions before the result's own
     /// flags and warnings are known.
     FirstEof,
+    /// A user variable that was never set shows as another kind of BLOB than one that is NULL again, which
+    /// is what it is on a connection that another session has set it on.
+    UnsetVariable,
     /// MariaDB counts the rows of an earlier statement, any on that connection, where a statement that
     /// has none fails.
     RowNumber,
@@ -32,10 +35,11 @@ pub(super) enum Exemption {
 }
 
 impl Exemption {
-    pub(super) const ALL: [Self; 7] = [
+    pub(super) const ALL: [Self; 8] = [
         Self::StatementId,
         Self::FirstEof,
         Self::ColumnCollation,
+        Self::UnsetVariable,
         Self::RowNumber,
         Self::CallAffected,
         Self::RepeatedWarnings,
@@ -85,6 +89,9 @@ impl Answers {
         if exemption == Exemption::ColumnCollation {
             return self.exempt_collations(collations);
         }
+        if exemption == Exemption::UnsetVariable {
+            return self.exempt_unset_variables();
+        }
         if exemption == Exemption::FirstEof {
             self.exempt_eof_before_error();
         }
@@ -103,7 +110,7 @@ impl Answers {
                 Exemption::CallAffected => {}
                 Exemption::RepeatedWarnings => mask_repeated(packets, command),
                 Exemption::Trackers => mask_trackers(packets, command, classic),
-                Exemption::ColumnCollation => {}
+                Exemption::ColumnCollation | Exemption::UnsetVariable => {}
             }
         }
     }
@@ -134,6 +141,28 @@ impl Answers {
             let charset = |packet: &[u8]| collations.get(&id(packet));
             if charset(through).is_some() && charset(through) == charset(direct) {
                 through[at..at + 2].copy_from_slice(&direct[at..at + 2]);
+            }
+        }
+    }
+
+    /// Where a column mentions a user variable and is some BLOB on both sides, its length counts as the same.
+    fn exempt_unset_variables(&mut self) {
+        let columns = kinds(&self.direct, self.command, self.classic);
+        let pairs = self.through.iter_mut().zip(&mut self.direct).zip(columns);
+        for (((_, through), (_, direct)), kind) in pairs {
+            let same_length = through.len() == direct.len();
+            if kind != Kind::Column || !same_length || !through.contains(&b'@') {
+                continue;
+            }
+            let Some(at) = collation_at(through) else {
+                continue;
+            };
+            // Behind the collation: a length, and the type.
+            let (length, kind) = (at + 2..at + 6, at + 6);
+            let blob = |column: &[u8]| (0xf9..=0xfd).contains(&column[kind]);
+            if blob(through) && blob(direct) {
+                through[length.clone()].copy_from_slice(&direct[length]);
+                through[kind] = direct[kind];
             }
         }
     }

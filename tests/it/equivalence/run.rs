@@ -244,12 +244,13 @@ impl Seat {
         };
         let mut said = Vec::new();
         for wire in wires {
-            said.push(wire.change_user(user, PASSWORD).await);
-        }
-        if let Err(error) = &said[0]
-            && let Some(refusal) = refusal(error)
-        {
-            return Outcome::Differs(format!("COM_CHANGE_USER was refused: {refusal:?}"));
+            let answer = wire.change_user(user, PASSWORD).await;
+            if let Some(refusal) = answer.as_ref().err().and_then(refusal) {
+                // Whatever has become of the session.
+                self.wires = None;
+                return Outcome::Refused(refusal);
+            }
+            said.push(answer);
         }
         if said[0] != said[1] {
             return Outcome::Differs(format!(

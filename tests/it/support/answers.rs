@@ -269,7 +269,12 @@ fn mask_out_parameters(eof: &mut [u8]) {
 }
 
 fn mask_statement(error: &mut Vec<u8>) {
-    for before in [&b"prepared statement handler ("[..], b"The statement ("] {
+    for before in [
+        &b"prepared statement handler ("[..],
+        b"The statement (",
+        b"Prepared-Statement-Handler (",
+        b"Die Anweisung (",
+    ] {
         let found = error.windows(before.len()).position(|part| part == before);
         if let Some(at) = found.map(|at| at + before.len()) {
             let digits = error[at..]
