@@ -83,7 +83,8 @@ impl Session {
             work.command,
             Command::Query | Command::StmtExecute | Command::StmtBulkExecute
         );
-        let listed = lists && !pins && runs;
+        // What a pin's own causes create is not told from what hides behind them.
+        let listed = lists && !pins && runs && !self.pinned.pins.any();
         if listed {
             hold.pending.user.list = true;
             hold.pending

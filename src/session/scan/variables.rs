@@ -97,11 +97,11 @@ fn head(tokens: &[Token<'_>]) -> Head {
     let at = tokens.iter().position(|token| *token != Token::Punct(b'('));
     let word = at.and_then(|at| word_at(tokens, at)).unwrap_or_default();
     match &word.to_ascii_lowercase()[..] {
-        b"select" | b"values" | b"table" | b"show" | b"desc" | b"describe" | b"explain" => {
+        b"select" | b"do" | b"values" | b"table" | b"show" | b"desc" | b"describe" | b"explain" => {
             Head::Read
         }
-        b"do" | b"insert" | b"replace" | b"update" | b"delete" | b"with" | b"truncate"
-        | b"create" | b"alter" | b"drop" | b"analyze" | b"prepare" => Head::Write,
+        b"insert" | b"replace" | b"update" | b"delete" | b"with" | b"truncate" | b"create"
+        | b"alter" | b"drop" | b"analyze" | b"prepare" => Head::Write,
         b"set" => Head::Set,
         b"commit" | b"rollback" | b"start" | b"use" | b"savepoint" | b"release" | b"kill"
         | b"deallocate" => Head::Control,
@@ -156,7 +156,12 @@ const KNOWN: &str = "select from join on using where in and or xor not like any 
     system_user tan time time_format time_to_sec timediff timestamp timestampadd timestampdiff to_base64 \
     to_days to_seconds trim truncate ucase unhex unix_timestamp upper user utc_date utc_time utc_timestamp \
     uuid uuid_short version week weekday weekofyear year yearweek addtime adddate found_rows row_count \
-    last_insert_id connection_id";
+    last_insert_id connection_id point \
+    acos aes_decrypt aes_encrypt asin atan atan2 bin_to_uuid bit_xor char compress convert_tz cot cume_dist \
+    degrees dense_rank first_value inet6_aton inet6_ntoa is_uuid json_array_append json_array_insert \
+    json_contains_path json_depth json_insert json_overlaps json_pretty lag last_value lead nth_value ntile \
+    percent_rank random_bytes rank regexp_instr regexp_replace regexp_substr stddev_pop stddev_samp \
+    uncompress uuid_to_bin var_pop var_samp variance weight_string";
 
 #[cfg(test)]
 mod tests {

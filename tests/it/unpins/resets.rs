@@ -165,7 +165,7 @@ async fn leaves_nothing(server: &Server) {
 async fn closed(server: &Server) {
     let sidepool = prepared(server, "t_up_cls");
     let mut b = client_in(&sidepool, USER, "t_up_cls").await;
-    for sql in ["SET ROLE NONE", "SELECT 1 /*!99999 ' */ -- '"] {
+    for sql in ["SET ROLE NONE", "/*!50000 SET ROLE */ NONE"] {
         let mut a = client_in(&sidepool, USER, "t_up_cls").await;
         let before = sidepool.metric("sidepool_pool_retired_total", "reason=\"dirty\"");
         a.query(sql).await;

@@ -129,7 +129,15 @@ async fn values(server: &Server) {
         let never = *sql == "SELECT 1 FROM DUAL WHERE @v"
             || sql.contains("UUID_TO_BIN") && is_mariadb(server)
             || (sql.contains("INET6") || sql.contains("AS UUID")) && !is_mariadb(server);
-        if shown[0] != shown[1] && !never {
+        // And on MySQL a NULL selected into it takes the type that it had.
+        let keeps_type = !is_mariadb(server)
+            && [
+                "SELECT CAST(NULL AS CHAR) INTO",
+                "SELECT d INTO @v FROM t_uv_val.nulls",
+            ]
+            .iter()
+            .any(|head| sql.starts_with(head));
+        if shown[0] != shown[1] && !never && !keeps_type {
             for (through, direct) in shown[0].iter().zip(&shown[1]).filter(|(a, b)| a != b) {
                 wrong.push(format!("{sql}:\n  {through}\n  {direct}"));
             }
