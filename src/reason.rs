@@ -56,8 +56,6 @@ reasons! {
         Diagnostics => "diagnostics",
         /// `ROW_COUNT()` or `FOUND_ROWS()` is used by this session.
         RowCount => "row_count",
-        /// A savepoint while autocommit is off.
-        Savepoint => "savepoint",
         /// `CONNECTION_ID()` inside a larger statement.
         ConnectionId => "connection_id",
         /// A session variable that cannot be replayed (needs a privilege, or changes by itself).
@@ -103,7 +101,6 @@ impl PinReason {
             Self::RowCount => {
                 "take the number of rows from the statement's own answer, and SELECT COUNT(*) instead of SQL_CALC_FOUND_ROWS"
             }
-            Self::Savepoint => "end transactions, or begin them with BEGIN instead of autocommit=0",
             Self::ConnectionId => {
                 "ask SELECT CONNECTION_ID() as a statement of its own, which is answered without pinning"
             }

@@ -200,7 +200,11 @@ impl Session {
             }
             Whole::FoundRows => {
                 self.carried.learned.found_rows = self.is_mariadb();
-                match self.hold.as_ref().is_some_and(|h| !h.pending.asked) {
+                match self
+                    .hold
+                    .as_ref()
+                    .is_some_and(|h| h.pending.lacks(Flags::FOUND_ROWS) == Flags::NONE)
+                {
                     true => None,
                     false => Box::pin(self.answer_found_rows(sql)).await,
                 }
@@ -248,8 +252,7 @@ impl Session {
         Memory {
             holding: self.hold.is_some(),
             virtual_timeouts: self.carried.timeouts.is_some(),
-            saved_diagnostics: self.carried.diagnostics.is_some(),
-            autocommit_off: self.carried.autocommit_off(),
+            saved_diagnostics: self.carried.has_diagnostics(),
             routines_leave_no_trace: false,
         }
     }

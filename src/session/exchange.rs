@@ -13,10 +13,10 @@ use super::directory::Activity;
 use super::pending::Pending;
 use super::plan::{Place, Plan, Shown};
 use super::reach::Replayed;
-use super::scan::{LexMode, StreamScan, may_call};
+use super::scan::{Flags, LexMode, StreamScan, may_call};
 use super::statements::text::{NamesWork, Readied};
 use super::statements::{Errand, Ready, Text};
-use super::{Session, patience};
+use super::{Left, Session, patience};
 use crate::backend::dialer::Dialer;
 use crate::backend::state::State;
 use crate::metrics::Outcome;
@@ -44,8 +44,6 @@ pub(super) struct Hold {
     pub(super) pending: Pending,
     /// No command of the session has run on it in this borrow.
     pub(super) fresh: bool,
-    /// `ROW_COUNT()` and `FOUND_ROWS()` on it are the session's.
-    pub(super) counts: bool,
     /// What has become of the session's state that it was borrowed for.
     pub(super) replay: Replaying,
 }
@@ -210,33 +208,27 @@ impl Session {
             if !hold.lease.is_silent() {
                 return Err(self.lost(RetireReason::ServerClosed, false));
             }
-            return match plan.place {
-                // What was saved of another connection's is not on this one.
-                Place::Previous(reason @ PinReason::Diagnostics) if !hold.pending.diagnostics => {
-                    Err(Trouble::NotKept(reason))
-                }
-                // Counts of what Sidepool has run since are not the client's.
-                Place::Previous(reason @ PinReason::RowCount)
-                    if hold.pending.asked || !hold.counts =>
-                {
-                    Err(Trouble::NotKept(reason))
-                }
-                _ => Ok(()),
+            let lacking = match plan.place {
+                Place::Previous(needs) => hold.pending.lacks(needs),
+                Place::Anywhere => Flags::NONE,
             };
+            return kept(lacking);
         }
-        if let Place::Previous(reason) = plan.place {
-            let ticket = self.ticket.take();
-            let lease = ticket.and_then(|ticket| self.target().pool().reborrow(ticket));
-            self.take(lease.ok_or(Trouble::NotKept(reason))?, true);
+        if let Place::Previous(needs) = plan.place {
+            let left = self.ticket.take();
+            let told = left.as_ref().map_or(Flags::NONE, |left| left.told);
+            kept(needs.without(told | Flags::LASTVAL))?;
+            let lease = left.and_then(|left| self.target().pool().reborrow(left.ticket));
+            self.take(lease.ok_or_else(|| not_kept(needs))?, told);
             return Ok(());
         }
         // Where it was prepared, or executed the last time.
         if work.is_prepared()
             && self.context.route.is_current(&self.login.placement)
-            && let Some(ticket) = self.ticket.take()
+            && let Some(Left { ticket, told }) = self.ticket.take()
             && let Some(lease) = self.target().pool().reborrow(ticket)
         {
-            self.take(lease, true);
+            self.take(lease, told);
             return Ok(());
         }
         self.borrow(work.began).await
@@ -248,7 +240,7 @@ impl Session {
         let mut misfits = 0;
         loop {
             if let Some(lease) = self.borrow_once(deadline).await? {
-                self.take(lease, false);
+                self.take(lease, Flags::NONE);
                 self.me.set_activity(Activity::Active);
                 match self.replay().await? {
                     Replayed::Ready => return Ok(()),
@@ -262,10 +254,11 @@ impl Session {
         }
     }
 
-    fn take(&mut self, lease: Lease<Dialer>, counts: bool) {
+    fn take(&mut self, lease: Lease<Dialer>, told: Flags) {
         self.ticket = None;
         self.me.set_backend_thread(lease.thread_id().into());
         let mut pending = Pending::default();
+        pending.told = told;
         if !lease.facts().trackers {
             pending.everything = true;
         }
@@ -273,7 +266,6 @@ impl Session {
             lease,
             pending,
             fresh: true,
-            counts,
             replay: Replaying::Over,
         });
     }
@@ -292,7 +284,6 @@ impl Session {
             return Attempt::Failed(Trouble::BackendLost { forwarded: false });
         };
         let fresh = std::mem::replace(&mut hold.fresh, false);
-        hold.counts |= !plan.after.keeps_counts;
         let (more, mut ahead) = work.grown();
         let statement = work.prepares().then(|| self.statements.next_id());
         // What was streamed is gone; it cannot be sent a second time.
@@ -378,9 +369,10 @@ impl Session {
 
     /// Appends what the plan wants in front of the command.
     fn put_before(&mut self, work: &Work) {
+        // On MariaDB it may leave the area as it is, which is another session's.
+        let unseen = self.is_mariadb() && self.leaves_unseen(work);
         let plan = &work.plan;
         let Some(hold) = &mut self.hold else { return };
-        hold.pending.asked = false;
         let (lease, before) = (&mut hold.lease, plan.before);
         lease.put_closes();
         if let Some(statements) = &self.carried.next_transaction {
@@ -408,7 +400,9 @@ impl Session {
                 lease.last_insert_id = self.carried.last_insert_id;
                 self.own += 1;
             }
-            if before.empty_diagnostics && !hold.pending.diagnostics {
+            if (before.empty_diagnostics || unseen)
+                && hold.pending.lacks(Flags::DIAGNOSTICS) != Flags::NONE
+            {
                 lease.put_query(EMPTY_DIAGNOSTICS);
                 self.own += 1;
             }
@@ -425,6 +419,9 @@ impl Session {
                 self.own += 1;
             }
             hold.pending.shown = before.virtuals;
+        }
+        if self.own > 0 {
+            hold.pending.asked();
         }
     }
 
@@ -494,6 +491,24 @@ impl Session {
             session_track: has(Capabilities::SESSION_TRACK),
         }
     }
+}
+
+/// Nothing is lacking of what a statement needs of the one before it.
+const fn kept(lacking: Flags) -> Result<(), Trouble> {
+    match lacking {
+        Flags::NONE => Ok(()),
+        _ => Err(not_kept(lacking)),
+    }
+}
+
+pub(super) const fn not_kept(lacking: Flags) -> Trouble {
+    Trouble::NotKept(if lacking.any(Flags::DIAGNOSTICS) {
+        PinReason::Diagnostics
+    } else if lacking.any(Flags::LASTVAL) {
+        PinReason::Lock
+    } else {
+        PinReason::RowCount
+    })
 }
 
 /// How one attempt ended.

@@ -9,9 +9,11 @@ use super::directory::Activity;
 use super::exchange::{Body, Hold, Trouble, Work};
 use super::pins::{Cleaning, Pins};
 use super::plan::{Plan, Shown};
-use super::scan::{digest, set_without_scope, uses_tables};
+use super::scan::{
+    Emptied, Flags, LexMode, digest, drops_database, empties, selects, set_without_scope,
+};
 use super::settle::clean_up;
-use super::{Flow, Session};
+use super::{Flow, Left, Session};
 use crate::backend::connection::StatementError;
 use crate::backend::state::Family;
 use crate::config::OnPin;
@@ -60,7 +62,7 @@ impl Session {
         if let Some(status) = answer.status {
             self.carried.set_status(status);
         }
-        self.carried.set_row_count(answer);
+        self.note_counts(answer, work);
         self.note_found_rows(answer, work);
         if let Some(error) = answer.error() {
             self.context
@@ -76,7 +78,8 @@ impl Session {
         let Some(hold) = &mut self.hold else {
             return Flow::Continue;
         };
-        let unexplained = hold.pending.note(answer, &work.plan) && !work.explains_state();
+        let status = self.carried.status;
+        let unexplained = hold.pending.note(answer, &work.plan, status) && !work.explains_state();
         if work.plan.after.untracked {
             for name in set_without_scope(work.text(), work.lex(self.carried.lex)) {
                 hold.pending.note_variable(&name);
@@ -129,39 +132,68 @@ impl Session {
         }
     }
 
+    /// What `ROW_COUNT()` and `FOUND_ROWS()` tell on the connection is now of this command, if it sets them.
+    fn note_counts(&mut self, answer: &Answer, work: &Work) {
+        let lex = work.lex(self.carried.lex);
+        let Some(hold) = &mut self.hold else { return };
+        if self.carried.set_row_count(answer) {
+            hold.pending.told |= Flags::ROW_COUNT;
+        }
+        if answer.error().is_none() && selects(work.text(), lex) {
+            hold.pending.told |= Flags::FOUND_ROWS;
+        }
+    }
+
     /// What the command left in the diagnostics area: something of its own, nothing, or what there was.
     fn note_diagnostics(&mut self, answer: &Answer, work: &Work) {
-        let looks_back = work.plan.after.looks_back;
-        // The OK of a CALL counts no warnings, and yet there may be some (measured on both servers).
-        let called = work.plan.pins.has(PinReason::Routine)
-            || work.plan.after.routine
-            || work.command == Command::StmtExecute && self.pinned.pins.has(PinReason::Routine);
-        let left = answer.error().is_some() || called || answer.warnings > 0 && !looks_back;
+        let (mariadb, lex) = (self.is_mariadb(), work.lex(self.carried.lex));
+        let unseen = self.leaves_unseen(work);
+        let any_saved = self.carried.has_diagnostics();
         let Some(hold) = &mut self.hold else { return };
-        let any = self.carried.diagnostics.is_some() || hold.pending.diagnostics;
-        if left {
-            hold.pending.diagnostics = true;
-            self.carried.diagnostics = None;
-        } else if any && !looks_back && self.empties_diagnostics(work) {
-            self.carried.diagnostics = None;
-            if let Some(hold) = &mut self.hold {
-                hold.pending.diagnostics = false;
+        let (pending, saved) = (&mut hold.pending, &mut self.carried.diagnostics);
+        let looks_back = work.plan.after.looks_back;
+        // What looks back shows what there was, and may add to it.
+        let own = answer.warnings > 0 && !(looks_back && (pending.diagnostics || any_saved));
+        if answer.error().is_some() || own || unseen {
+            pending.diagnostics = true;
+            // On MariaDB one that left none itself may have kept what is saved.
+            let left = answer.error().is_some() || own;
+            pending.doubtful = mariadb && any_saved && !left;
+            pending.told = pending.told.without(Flags::DIAGNOSTICS);
+            match saved {
+                Some(saved) if pending.doubtful => saved.lost = true,
+                saved => *saved = None,
+            }
+            return;
+        }
+        if looks_back {
+            return;
+        }
+        match emptied(work, mariadb, lex) {
+            Emptied::Yes => {
+                pending.diagnostics = false;
+                pending.doubtful = false;
+                pending.told |= Flags::DIAGNOSTICS;
+                *saved = None;
+            }
+            Emptied::No => {}
+            Emptied::Perhaps => {
+                if let Some(saved) = saved.as_mut().filter(|_| any_saved) {
+                    saved.lost = true;
+                }
             }
         }
     }
 
-    /// Whether a command that went well emptied the diagnostics area. Measured on MariaDB 10.11.19,
-    /// where only what uses a table does, and MySQL 9.7.4.
-    fn empties_diagnostics(&self, work: &Work) -> bool {
-        match work.command {
-            Command::Query
-            | Command::StmtPrepare
-            | Command::StmtExecute
-            | Command::StmtBulkExecute => {
-                !self.is_mariadb() || uses_tables(work.text(), work.lex(self.carried.lex))
-            }
-            _ => false,
-        }
+    /// Whether a command may leave warnings that its OK does not count: the OK of a `CALL` and, on MariaDB,
+    /// that of a `DROP DATABASE` counts none of them (measured).
+    pub(super) fn leaves_unseen(&self, work: &Work) -> bool {
+        let executed = work.command == Command::StmtExecute;
+        work.plan.pins.has(PinReason::Routine)
+            || work.plan.after.routine
+            || executed && self.pinned.pins.has(PinReason::Routine)
+            // Only what writes can be one.
+            || work.plan.before.last_insert_id && drops_database(work.text(), work.lex(self.carried.lex))
     }
 
     pub(super) fn is_mariadb(&self) -> bool {
@@ -238,9 +270,6 @@ impl Session {
         }
         if !locked {
             self.unpin(PinReason::LockTables);
-        }
-        if plan.after.end_transaction {
-            self.unpin(PinReason::Savepoint);
         }
     }
 
@@ -319,7 +348,6 @@ impl Session {
             }
             return Flow::Continue;
         }
-        let settled = hold.pending.is_settled() && !hold.pending.asked;
         self.count_transaction(false);
         if let Flow::Close(reason) = self.settle_or_close().await {
             return Flow::Close(reason);
@@ -344,10 +372,6 @@ impl Session {
         }
         self.pinned.open = None;
         self.give_back();
-        if !settled {
-            // Own statements have run since: row counts are no longer there to be asked for.
-            self.ticket = None;
-        }
         Flow::Continue
     }
 
@@ -375,7 +399,7 @@ impl Session {
 
     /// Returns the held connection to the pool. Its state must be known.
     pub(super) fn give_back(&mut self) {
-        let Some(Hold { lease, counts, .. }) = self.hold.take() else {
+        let Some(Hold { lease, pending, .. }) = self.hold.take() else {
             return;
         };
         self.own = 0;
@@ -386,8 +410,8 @@ impl Session {
                 lease.give_back();
             });
         } else {
-            let ticket = lease.give_back();
-            self.ticket = counts.then_some(ticket);
+            let (ticket, told) = (lease.give_back(), pending.told);
+            self.ticket = Some(Left { ticket, told });
         }
     }
 
@@ -512,4 +536,18 @@ impl Session {
 const fn is_statement(work: &Work) -> bool {
     matches!(work.body, Body::Streamed)
         && matches!(work.command, Command::Query | Command::StmtPrepare)
+}
+
+/// What a command that went well did to the diagnostics area. Measured on MariaDB 10.11.19, where only what
+/// uses a table empties it, and MySQL 9.7.4.
+fn emptied(work: &Work, mariadb: bool, lex: LexMode) -> Emptied {
+    match work.command {
+        Command::Query | Command::StmtPrepare | Command::StmtExecute | Command::StmtBulkExecute => {
+            match mariadb {
+                true => empties(work.text(), lex),
+                false => Emptied::Yes,
+            }
+        }
+        _ => Emptied::No,
+    }
 }

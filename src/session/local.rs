@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use bytes::BytesMut;
 
-use super::scan::{Part, Whole};
+use super::scan::{Flags, Part, Whole};
 use super::{Flow, Session};
 use crate::metrics::{ErrorSource, LocalAnswer};
 use crate::protocol::command::Command;
@@ -18,7 +18,7 @@ use crate::relay::own::OwnResultSet;
 impl Session {
     /// OK without a word.
     pub(super) async fn answer_ok(&mut self) -> Flow {
-        self.carried.row_count = 0;
+        self.told_here(0);
         let status = self.carried.status;
         put_ok(&mut self.client.output, self.first_seq, status, 0, 0);
         self.send().await
@@ -60,9 +60,10 @@ impl Session {
             .sessions
             .local_answers
             .inc(LocalAnswer::Warnings);
-        self.carried.row_count = -1;
+        self.told_here(-1);
         if matches!(form, Whole::CountWarnings | Whole::CountErrors) {
             self.carried.found_rows = None;
+            self.forget_counts(Flags::FOUND_ROWS);
         }
         Some(self.send().await)
     }
@@ -74,7 +75,7 @@ impl Session {
             .queries
             .errors
             .inc(ErrorSource::Database);
-        self.carried.row_count = -1;
+        self.told_here(-1);
         let message = String::from_utf8_lossy(&error.message);
         put_err(
             &mut self.client.output,
@@ -98,7 +99,7 @@ impl Session {
             .queries
             .errors
             .inc(ErrorSource::Sidepool);
-        self.carried.row_count = -1;
+        self.told_here(-1);
         put_err(
             &mut self.client.output,
             self.first_seq,

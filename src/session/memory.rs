@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::scan::{CharsetFamily, LexMode};
 use super::statements::text::TextStatements;
 use crate::backend::facts::Virtuals;
-use crate::backend::state::{IdleTimeouts, State, Value};
+use crate::backend::state::{IdleTimeouts, State, Value, narrow};
 use crate::protocol::reply::StatusFlags;
 use crate::relay::own::OwnResultSet;
 use crate::relay::{
@@ -55,9 +55,22 @@ pub struct SavedDiagnostics {
     pub error_count: OwnResultSet,
     /// `character_set_results`, in which the rows are written; `None` until it is known.
     pub charset: Option<Value>,
+    /// Statements elsewhere may have emptied the area since.
+    pub lost: bool,
 }
 
 impl SavedDiagnostics {
+    /// Whether there was nothing.
+    pub fn is_empty(&self) -> bool {
+        let count = self
+            .warning_count
+            .rows
+            .first()
+            .and_then(|row| row.first()?.as_ref());
+        let none = count.is_some_and(|count| *narrow(count) == *b"0");
+        none && !self.lost && self.warnings.rows.is_empty()
+    }
+
     /// All four, in the order in which they were asked for.
     pub const fn sets(&self) -> [&OwnResultSet; 4] {
         [
@@ -124,7 +137,15 @@ impl Carried {
     /// a `SET NAMES`, behind which the server would write them in another charset.
     pub fn readable_diagnostics(&self) -> Option<&SavedDiagnostics> {
         let saved = self.diagnostics.as_deref()?;
-        (saved.charset.as_ref() == self.state.get_named(RESULTS_CHARSET)).then_some(saved)
+        let here = saved.charset.as_ref() == self.state.get_named(RESULTS_CHARSET);
+        (here && !saved.lost).then_some(saved)
+    }
+
+    /// Whether the area that was saved is another than an empty one, or may be.
+    pub fn has_diagnostics(&self) -> bool {
+        self.diagnostics
+            .as_ref()
+            .is_some_and(|saved| !saved.is_empty())
     }
 
     /// The diagnostics were saved in the present state.
@@ -147,13 +168,15 @@ impl Carried {
     }
 
     /// What `ROW_COUNT()` returns after an answer: the affected rows of an OK, -1 after rows and errors
-    /// (measured on both servers for every kind of statement, and for `USE` and a ping).
-    pub const fn set_row_count(&mut self, answer: &Answer) {
-        match answer.end {
-            End::Ok => self.row_count = answer.affected_rows.cast_signed(),
-            End::Rows | End::Error(_) => self.row_count = -1,
-            End::Nothing | End::Prepared(_) | End::Text => {}
-        }
+    /// (measured on both servers for every kind of statement, and for `USE` and a ping). `false`: the same
+    /// as before.
+    pub const fn set_row_count(&mut self, answer: &Answer) -> bool {
+        self.row_count = match answer.end {
+            End::Ok => answer.affected_rows.cast_signed(),
+            End::Rows | End::Error(_) => -1,
+            End::Nothing | End::Prepared(_) | End::Text => return false,
+        };
+        true
     }
 
     /// The status flags of an OK, as far as they outlive its statement.
@@ -164,11 +187,6 @@ impl Carried {
             | StatusFlags::ANSI_QUOTES
             | StatusFlags::IN_TRANSACTION_READONLY;
         self.status = StatusFlags(status.0 & LASTING);
-    }
-
-    /// Whether autocommit is off.
-    pub const fn autocommit_off(&self) -> bool {
-        !self.status.autocommit()
     }
 }
 

@@ -68,7 +68,7 @@ pub struct Session {
     /// The backend connection it holds, if any.
     hold: Option<Hold>,
     /// The connection it gave back last, which may still be free.
-    ticket: Option<Ticket>,
+    ticket: Option<Left>,
     /// Own commands in front of the client's, in the held connection's output.
     own: u16,
     /// Sequence id of the next answer's first packet.
@@ -101,6 +101,14 @@ impl Pinned {
     const fn is_plain(&self) -> bool {
         !self.pins.any()
     }
+}
+
+/// A connection that the session has given back.
+#[derive(Debug)]
+struct Left {
+    ticket: Ticket,
+    /// What it tells of the session's last statements.
+    told: Flags,
 }
 
 /// The moments that timeouts count from.

@@ -5,7 +5,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::exchange::Work;
 use super::local::put_result_set;
-use super::scan::{Counted, LexMode, Lexer, Token, Whole, alias, counted};
+use super::scan::{Counted, Flags, LexMode, Lexer, Token, Whole, alias, counted};
 use super::{Flow, Session};
 use crate::backend::state::{Value, narrow};
 use crate::metrics::LocalAnswer;
@@ -156,12 +156,9 @@ impl Session {
             &set,
         );
         self.context.metrics.sessions.local_answers.inc(counter);
-        self.carried.row_count = -1;
+        self.told_here(-1);
         // FOUND_ROWS() would be another now, and no connection has it.
-        self.ticket = None;
-        if let Some(hold) = &mut self.hold {
-            hold.pending.asked = true;
-        }
+        self.forget_counts(Flags::FOUND_ROWS);
         // Without a table, only MySQL empties the diagnostics area.
         if !self.is_mariadb() {
             self.carried.diagnostics = None;
@@ -170,6 +167,22 @@ impl Session {
             }
         }
         self.send().await
+    }
+
+    /// Sidepool has answered something itself, behind which `ROW_COUNT()` is that number; no connection has it.
+    pub(super) fn told_here(&mut self, row_count: i64) {
+        self.carried.row_count = row_count;
+        self.forget_counts(Flags::ROW_COUNT);
+    }
+
+    /// These are not to be asked for on the session's last connection any more.
+    pub(super) fn forget_counts(&mut self, counts: Flags) {
+        if let Some(left) = &mut self.ticket {
+            left.told = left.told.without(counts);
+        }
+        if let Some(hold) = &mut self.hold {
+            hold.pending.told = hold.pending.told.without(counts);
+        }
     }
 
     /// What the servers call the column: its alias, or the expression as it is written. `None` unless the

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 
 use super::plan::{Plan, Shown};
+use super::scan::Flags;
 use crate::protocol::reply::StatusFlags;
 use crate::reason::PinReason;
 use crate::relay::{Answer, Trackers};
@@ -32,17 +33,22 @@ pub struct Pending {
     /// The session's diagnostics are those on the connection: a statement left warnings or an error
     /// there. Otherwise they are what the session carries, whatever the connection has.
     pub diagnostics: bool,
+    /// If these are none, then perhaps those from before are still the session's.
+    pub doubtful: bool,
     /// The client's own values of virtual variables that the connection has.
     pub shown: Shown,
     /// Everything must be read back.
     pub everything: bool,
     /// The client switched several statements at once on or off; the connection is to be put back.
     pub option: Option<bool>,
-    /// Sidepool has run statements of its own since the client's last: what `ROW_COUNT()` and
-    /// `FOUND_ROWS()` would tell is theirs.
-    pub asked: bool,
+    /// What `ROW_COUNT()`, `FOUND_ROWS()` and a diagnostics area that is known to be empty would tell of the
+    /// session's own statements; the rest is another session's, or of statements of Sidepool's.
+    pub told: Flags,
     /// The transaction tracker's last report.
     transaction: [u8; 8],
+    /// A savepoint was set, and nothing shows the transaction that it belongs to: with autocommit off that
+    /// is so until a table is used (hazard 8).
+    savepoint: bool,
     /// The session has spoken of a distributed transaction. MariaDB 10.11.19 takes a
     /// `COM_RESET_CONNECTION` behind `XA PREPARE`, and fails every use of InnoDB from then on (1031).
     pub xa: bool,
@@ -85,11 +91,13 @@ impl Default for Pending {
             insert_id: false,
             unsettled: false,
             diagnostics: false,
+            doubtful: false,
             shown: Shown::None,
             everything: false,
             option: None,
-            asked: false,
+            told: Flags::NONE,
             transaction: AT_REST,
+            savepoint: false,
             xa: false,
             characteristics: None,
             user: Unread::default(),
@@ -98,8 +106,10 @@ impl Default for Pending {
 }
 
 impl Pending {
-    /// Notes what an answer told. `true`: the state changed and nothing named says how.
-    pub fn note(&mut self, answer: &Answer, plan: &Plan) -> bool {
+    /// Notes what an answer told; `status` are the flags behind it. `true`: the state changed and nothing
+    /// named says how.
+    pub fn note(&mut self, answer: &Answer, plan: &Plan, status: StatusFlags) -> bool {
+        self.note_savepoint(answer, plan, status);
         self.insert_id |= plan.after.last_insert_id || answer.last_insert_id != 0;
         self.unsettled |= answer.error().is_some();
         self.xa |= plan.after.xa;
@@ -107,6 +117,18 @@ impl Pending {
             return false;
         }
         self.note_trackers(answer)
+    }
+
+    fn note_savepoint(&mut self, answer: &Answer, plan: &Plan, status: StatusFlags) {
+        let failed = answer.error().is_some();
+        // From here on the flags tell, or it is gone.
+        if status.in_transaction() || status.autocommit() || plan.after.end_transaction && !failed {
+            self.savepoint = false;
+        }
+        // An error without any result in front: no statement of the text has done anything.
+        if plan.after.savepoint && !(failed && answer.status.is_none()) {
+            self.savepoint = !status.in_transaction() && !status.autocommit();
+        }
     }
 
     fn note_trackers(&mut self, answer: &Answer) -> bool {
@@ -145,6 +167,7 @@ impl Pending {
     pub fn in_transaction(&self, status: StatusFlags) -> bool {
         status.in_transaction()
             || status.has(StatusFlags::IN_TRANSACTION_READONLY)
+            || self.savepoint
             || self.transaction[0] != b'_'
             || self.characteristics.is_some() && self.waiting().is_none()
     }
@@ -171,6 +194,20 @@ impl Pending {
     /// Whether the session holds table locks.
     pub const fn tables_locked(&self) -> bool {
         self.transaction[7] == b'L'
+    }
+
+    /// Of what a statement needs of the one before it, what the connection cannot tell.
+    pub fn lacks(&self, needs: Flags) -> Flags {
+        let mut there = self.told | Flags::LASTVAL;
+        if self.diagnostics && !self.doubtful {
+            there |= Flags::DIAGNOSTICS;
+        }
+        needs.without(there)
+    }
+
+    /// Sidepool has run statements of its own on the connection.
+    pub fn asked(&mut self) {
+        self.told = Flags::NONE;
     }
 
     /// Whether nothing needs to be asked before the connection is shared.

@@ -103,7 +103,6 @@ const fn cleaning(reason: PinReason) -> Cleaning {
         | PinReason::Lock
         | PinReason::SessionVariable
         | PinReason::SessionTrack
-        | PinReason::Savepoint
         | PinReason::Routine
         | PinReason::UnknownState => Cleaning::Reset,
     }

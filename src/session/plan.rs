@@ -16,8 +16,6 @@ pub struct Memory {
     pub virtual_timeouts: bool,
     /// The last statement left warnings or an error, saved from the backend connection it ran on.
     pub saved_diagnostics: bool,
-    /// Autocommit is off.
-    pub autocommit_off: bool,
     /// What a `CALL` leaves can be found out, or the operator says that nothing is left.
     pub routines_leave_no_trace: bool,
 }
@@ -54,6 +52,8 @@ pub struct After {
     pub plain_set: bool,
     /// It ended the transaction, so savepoints are gone.
     pub end_transaction: bool,
+    /// It set a savepoint, which no flag shows while autocommit is off.
+    pub savepoint: bool,
     /// It set variables that MariaDB's trackers do not name: 10.11.19 is silent about `SET @@time_zone = …`.
     pub untracked: bool,
     /// It is about a distributed transaction.
@@ -77,8 +77,8 @@ pub struct After {
 pub enum Place {
     /// On any connection that can be brought into the session's state.
     Anywhere,
-    /// Only where the previous statement ran, with nothing in between.
-    Previous(PinReason),
+    /// Only where the previous statement ran, as long as these of its numbers are still to be read there.
+    Previous(Flags),
 }
 
 /// A statement's plan.
@@ -107,6 +107,7 @@ impl Plan {
             last_insert_id: false,
             plain_set: false,
             end_transaction: false,
+            savepoint: false,
             untracked: false,
             xa: false,
             globals: false,
@@ -136,7 +137,7 @@ impl Plan {
             return Self::PLAIN;
         }
         let routine = findings.whole == Whole::Call && memory.routines_leave_no_trace;
-        let mut pins = pins(flags, memory);
+        let mut pins = pins(flags);
         if routine {
             pins.remove(PinReason::Routine);
         }
@@ -147,6 +148,7 @@ impl Plan {
                 last_insert_id: flags.any(Flags::INSERT | Flags::LAST_INSERT_ID),
                 plain_set: flags.any(Flags::PLAIN_SET),
                 end_transaction: flags.any(Flags::END_TRANSACTION),
+                savepoint: flags.any(Flags::SAVEPOINT),
                 untracked: flags.any(Flags::UNTRACKED),
                 xa: flags.any(Flags::XA),
                 globals: flags.any(Flags::GLOBAL),
@@ -171,18 +173,17 @@ impl Plan {
 }
 
 fn place(flags: Flags, memory: Memory) -> Place {
-    if flags.any(Flags::ROW_COUNT | Flags::FOUND_ROWS) {
-        return Place::Previous(PinReason::RowCount);
-    }
     // The connection remembers the last value of a sequence, of whichever session it was.
-    if flags.any(Flags::LASTVAL) {
-        return Place::Previous(PinReason::Lock);
+    let mut needs = flags.only(Flags::ROW_COUNT | Flags::FOUND_ROWS | Flags::LASTVAL);
+    // The four plain forms have been answered from what was saved, if that can still be shown. An area
+    // that is to be empty can be emptied in front, unless that changed the other numbers.
+    if memory.saved_diagnostics || needs != Flags::NONE {
+        needs |= flags.only(Flags::DIAGNOSTICS);
     }
-    // The four plain forms have been answered from what was saved, if that can still be shown.
-    if flags.any(Flags::DIAGNOSTICS) && memory.saved_diagnostics {
-        return Place::Previous(PinReason::Diagnostics);
+    match needs {
+        Flags::NONE => Place::Anywhere,
+        needs => Place::Previous(needs),
     }
-    Place::Anywhere
 }
 
 fn before(flags: Flags, memory: Memory) -> Before {
@@ -201,7 +202,7 @@ fn before(flags: Flags, memory: Memory) -> Before {
     }
 }
 
-fn pins(flags: Flags, memory: Memory) -> Pins {
+fn pins(flags: Flags) -> Pins {
     const REASONS: &[(Flags, PinReason)] = &[
         (Flags::TEMPORARY, PinReason::TemporaryTable),
         (Flags::HANDLER, PinReason::Handler),
@@ -224,10 +225,6 @@ fn pins(flags: Flags, memory: Memory) -> Pins {
         || flags.any(Flags::SESSION_TRACK | Flags::ALL_VARIABLES) && flags.any(Flags::CODE)
     {
         pins.add(PinReason::SessionTrack);
-    }
-    // With autocommit off a savepoint counts although no flag shows a transaction (hazard 8).
-    if flags.any(Flags::SAVEPOINT) && memory.autocommit_off {
-        pins.add(PinReason::Savepoint);
     }
     pins
 }
@@ -261,15 +258,20 @@ mod tests {
 
     #[test]
     fn row_counts_are_only_where_the_previous_statement_ran() {
-        let expected = Place::Previous(PinReason::RowCount);
-        assert_eq!(
-            plan("SELECT ROW_COUNT()", Memory::default()).place,
-            expected
-        );
-        assert_eq!(
-            plan("SELECT FOUND_ROWS()", Memory::default()).place,
-            expected
-        );
+        for (sql, needs) in [
+            ("SELECT ROW_COUNT()", Flags::ROW_COUNT),
+            ("SELECT FOUND_ROWS()", Flags::FOUND_ROWS),
+            (
+                "GET DIAGNOSTICS @n = NUMBER, @r = ROW_COUNT",
+                Flags::ROW_COUNT | Flags::DIAGNOSTICS,
+            ),
+        ] {
+            assert_eq!(
+                plan(sql, Memory::default()).place,
+                Place::Previous(needs),
+                "{sql}"
+            );
+        }
         assert!(
             plan("SELECT SQL_CALC_FOUND_ROWS 1", Memory::default())
                 .pins
@@ -290,7 +292,7 @@ mod tests {
         ] {
             assert_eq!(
                 plan(sql, saved).place,
-                Place::Previous(PinReason::Diagnostics),
+                Place::Previous(Flags::DIAGNOSTICS),
                 "{sql}"
             );
         }
@@ -358,6 +360,14 @@ mod tests {
     }
 
     #[test]
+    fn a_savepoint_is_no_pin() {
+        let set = plan("SAVEPOINT a", Memory::default());
+        assert!(set.after.savepoint && !set.pins.any());
+        let back = plan("ROLLBACK TO SAVEPOINT a", Memory::default());
+        assert!(!back.after.savepoint && !back.after.end_transaction);
+    }
+
+    #[test]
     fn a_call_pins_unless_what_it_leaves_is_known() {
         let known = Memory {
             routines_leave_no_trace: true,
@@ -375,15 +385,5 @@ mod tests {
             assert!(plan(sql, memory).pins.has(PinReason::Routine), "{sql}");
         }
         assert!(!plan("SET @a = 1", Memory::default()).pins.any());
-    }
-
-    #[test]
-    fn a_savepoint_counts_only_without_autocommit() {
-        let off = Memory {
-            autocommit_off: true,
-            ..Memory::default()
-        };
-        assert!(plan("SAVEPOINT a", off).pins.has(PinReason::Savepoint));
-        assert!(!plan("SAVEPOINT a", Memory::default()).pins.any());
     }
 }

@@ -164,7 +164,7 @@ impl Session {
         hold.lease.put_query(question.as_bytes());
         hold.lease.send().await?;
         let set = hold.lease.read_rows().await?;
-        hold.pending.asked = true;
+        hold.pending.asked();
         let row = set.rows.first().ok_or(StatementError::NoRow)?;
         // 1 in any character set; NULL: nobody has it.
         let held = |column: &Option<bytes::Bytes>| {

@@ -76,6 +76,7 @@ impl Session {
         while let Some(hold) = &mut self.hold
             && !(hold.pending.is_settled() && hold.pending.schema.is_none())
         {
+            let settled = hold.pending.is_settled();
             let mut settling = Settling {
                 hold,
                 carried: &mut self.carried,
@@ -83,7 +84,9 @@ impl Session {
             let (state, seen) = settling.run(&self.context.metrics.sessions).await?;
             found.residue = found.residue.or(seen.residue);
             found.odd_variables |= seen.odd_variables;
-            hold.pending.asked = true;
+            if !settled {
+                hold.pending.asked();
+            }
             hold.lease.state = state.clone();
             let done = hold.pending.next_transaction(self.carried.status).is_none();
             self.set_state(state);
@@ -131,6 +134,7 @@ impl Settling<'_> {
         pending.insert_id = false;
         pending.unsettled = false;
         pending.diagnostics = false;
+        pending.doubtful = false;
         pending.shown = Shown::None;
         pending.everything = false;
         pending.option = None;
@@ -237,10 +241,12 @@ impl Settling<'_> {
                 warning_count: lease.read_rows().await?,
                 error_count: lease.read_rows().await?,
                 charset: None,
+                lost: false,
             })),
             false => self.carried.diagnostics.take(),
         };
-        if let (true, Some(saved)) = (asked.diagnostics, &self.carried.diagnostics) {
+        if let (true, Some(saved)) = (asked.diagnostics, &mut self.carried.diagnostics) {
+            saved.lost = self.hold.pending.doubtful && saved.is_empty();
             for set in saved.sets() {
                 late.merge(&set.answer.trackers);
             }

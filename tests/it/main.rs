@@ -16,6 +16,7 @@ mod hazards;
 mod lifecycle;
 mod limits;
 mod login;
+mod looking_back;
 mod own_suite;
 mod pooling;
 mod regressions;

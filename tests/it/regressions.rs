@@ -261,8 +261,10 @@ async fn three_clients(sidepool: &Sidepool) -> Vec<Wire> {
 async fn pin(sidepool: &Sidepool, wire: &mut Wire) {
     // A name that is not carried.
     wire.run("SET @mine = 1, @`a\"b` = 1").await;
-    let pinned = sidepool.metric("sidepool_sessions_pinned", "");
-    assert_eq!(pinned, 1.0, "the user variable pins");
+    eventually("the user variable pins", async || {
+        sidepool.metric("sidepool_sessions_pinned", "") == 1.0
+    })
+    .await;
 }
 
 async fn unpinned(sidepool: &Sidepool) {

@@ -68,6 +68,13 @@ pub fn counted(sql: &[u8], mode: LexMode) -> Counted {
     counted
 }
 
+/// Whether the text begins with a statement that sets `FOUND_ROWS()`: measured on both servers, on which some
+/// others do and some do not.
+pub fn selects(sql: &[u8], mode: LexMode) -> bool {
+    let first = Lexer::new(sql, mode).find(|token| *token != Token::Punct(b'('));
+    matches!(first, Some(Token::Word(word)) if word.eq_ignore_ascii_case(b"select"))
+}
+
 /// A keyword or a function of single values; no aggregate.
 fn is_harmless_keyword(word: &[u8]) -> bool {
     const AGGREGATES: &[&[u8]] = &[b"count", b"min", b"max", b"sum", b"avg", b"group_concat"];

@@ -213,7 +213,8 @@ fn read_words<'a>(pieces: &[Piece<'a>], list: &mut Vec<Deed<'a>>) {
                 list.push(Deed::GetLock(name));
             }
             b"release_lock" | b"release_all_locks" => list.push(Deed::MayRelease),
-            b"lastval" | b"previous" => list.push(Deed::LastValue),
+            b"lastval" if punct(pieces, at + 1, b'(') => list.push(Deed::LastValue),
+            b"previous" if is(pieces, at + 1, "value") => list.push(Deed::LastValue),
             b"service_get_read_locks"
             | b"service_get_write_locks"
             | b"version_tokens_lock_shared"

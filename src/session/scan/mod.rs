@@ -22,9 +22,9 @@ use std::ops::{BitOr, BitOrAssign};
 
 use aho_corasick::{AhoCorasick, AhoCorasickBuilder, AhoCorasickKind};
 
-pub use area::uses_tables;
+pub use area::{Emptied, drops_database, empties};
 pub use calls::may_call;
-pub use counted::{Counted, counted};
+pub use counted::{Counted, counted, selects};
 pub use deeds::{Assigned, Deed, Deeds, GlobalLock, Releasing, TableKind, TableName, deeds};
 pub use lexer::{CharsetFamily, LexMode, Lexer, Token};
 pub use prepare::{Name, Source, TextCommand, Using};
@@ -120,6 +120,12 @@ impl Flags {
     /// Whether any of `other` is in the set.
     pub const fn any(self, other: Self) -> bool {
         self.0 & other.0 != 0
+    }
+
+    /// What is in both sets.
+    #[must_use]
+    pub const fn only(self, other: Self) -> Self {
+        Self(self.0 & other.0)
     }
 
     /// The set without `other`.

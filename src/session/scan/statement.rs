@@ -35,7 +35,12 @@ pub(super) fn classify(sql: &[u8], mode: LexMode) -> Findings {
         }
         tokens.push(token);
     }
-    let mut findings = classify_all(sql, &tokens);
+    let calls = match edges.is_empty() {
+        true => Calls::Shown,
+        // What stands between a name and its parenthesis may not be there for the server.
+        false => Calls::Doubtful,
+    };
+    let mut findings = classify_all(sql, &tokens, calls);
     if !edges.is_empty() {
         // Any of them may be the first that the server sees.
         for edge in edges {
@@ -58,14 +63,23 @@ fn head_behind_edge(tokens: &[Token<'_>]) -> Flags {
     head_flags(tokens)
 }
 
-fn classify_all(sql: &[u8], tokens: &[Token<'_>]) -> Findings {
+/// Whether it is certain which names are called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Calls {
+    /// Those with a parenthesis behind them.
+    Shown,
+    /// Perhaps any.
+    Doubtful,
+}
+
+fn classify_all(sql: &[u8], tokens: &[Token<'_>], calls: Calls) -> Findings {
     let mut statements = tokens
         .split(|token| *token == Token::Punct(b';'))
         .filter(|statement| !statement.is_empty());
     let Some(first) = statements.next() else {
         return Findings::default();
     };
-    let mut flags = classify_one(first);
+    let mut flags = classify_one(first, calls);
     let mut whole = classify_whole(first);
     let mut selected = is_select(first);
     for statement in statements {
@@ -75,7 +89,7 @@ fn classify_all(sql: &[u8], tokens: &[Token<'_>]) -> Findings {
             counted |= Flags::FOUND_ROWS;
         }
         selected |= is_select(statement);
-        let later = classify_one(statement).without(Flags::PLAIN_SET | counted);
+        let later = classify_one(statement, calls).without(Flags::PLAIN_SET | counted);
         flags = flags.without(Flags::PLAIN_SET) | later;
         flags |= Flags::MULTI;
         whole = Whole::Ordinary;
@@ -127,11 +141,17 @@ fn is_select(tokens: &[Token<'_>]) -> bool {
     matches!(tokens, [Token::Word(word), ..] if word.eq_ignore_ascii_case(b"select"))
 }
 
-fn classify_one(tokens: &[Token<'_>]) -> Flags {
+fn classify_one(tokens: &[Token<'_>], calls: Calls) -> Flags {
     let mut flags = Flags::NONE;
-    for token in tokens {
+    for (at, token) in tokens.iter().enumerate() {
         flags |= match token {
-            Token::Word(word) | Token::Quoted(word) => word_flags(word),
+            Token::Word(word) | Token::Quoted(word) => {
+                let found = word_flags(word);
+                match found == Flags::NONE || calls == Calls::Doubtful {
+                    true => found,
+                    false => found.without(unmeant(tokens, at)),
+                }
+            }
             Token::UserVariable(_) => Flags::USER_VARIABLE,
             _ => Flags::NONE,
         };
@@ -196,6 +216,31 @@ fn word_flags(word: &[u8]) -> Flags {
         _ if lower.starts_with(b"session_track") => Flags::SESSION_TRACK,
         _ => Flags::NONE,
     }
+}
+
+/// What the word there does not tell, because it is a mere name: of a column, an alias.
+fn unmeant(tokens: &[Token<'_>], at: usize) -> Flags {
+    const CALLED: Flags =
+        Flags(Flags::ROW_COUNT.0 | Flags::FOUND_ROWS.0 | Flags::LOCK.0 | Flags::LASTVAL.0);
+    let is = |at: Option<usize>, token| at.is_some_and(|at| tokens.get(at) == Some(&token));
+    let before = |steps| at.checked_sub(steps);
+    // `@@name` or `@@session.name`.
+    let variable = is(before(1), Token::SystemVariable)
+        || is(before(1), Token::Punct(b'.')) && is(before(3), Token::SystemVariable);
+    let called = is(Some(at + 1), Token::Punct(b'('))
+        || has_word(tokens, b"diagnostics")
+        || is_word(tokens, at, b"previous") && is_word(tokens, at + 1, b"value");
+    let mut unmeant = Flags::NONE;
+    if !called {
+        unmeant |= CALLED;
+        if !is_word(tokens, at, b"pseudo_thread_id") {
+            unmeant |= Flags::CONNECTION_ID;
+        }
+    }
+    if !variable {
+        unmeant |= Flags::DIAGNOSTICS;
+    }
+    unmeant
 }
 
 /// What a statement may do that is not known to be harmless.

@@ -411,33 +411,92 @@ fn a_digest_has_no_literals_and_is_bounded() {
 }
 
 #[test]
-fn tables_are_used_by_statements_that_name_some() {
-    let mode = LexMode::default();
-    for sql in [
-        "SELECT 1 FROM t",
-        "INSERT t VALUES (1)",
-        "SHOW TABLES",
-        "(SELECT 1 FROM t)",
+fn what_uses_a_table_empties_the_diagnostics_area() {
+    for (sql, expected) in [
+        ("SELECT 1 FROM t", Emptied::Yes),
+        ("INSERT t VALUES (1)", Emptied::Yes),
+        ("SHOW TABLES", Emptied::Yes),
+        ("(SELECT 1 FROM t)", Emptied::Yes),
+        ("SELECT f() FROM t", Emptied::Yes),
+        ("SET @a = 1; DELETE FROM t", Emptied::Yes),
+        ("DROP TABLE t", Emptied::Yes),
+        ("SELECT 1", Emptied::No),
+        ("DO 0", Emptied::No),
+        ("SET a = 1", Emptied::No),
+        ("COMMIT", Emptied::No),
+        ("BEGIN", Emptied::No),
+        ("USE x", Emptied::No),
+        ("SELECT 'from'", Emptied::No),
+        ("SELECT 1 FROM DUAL;", Emptied::No),
+        ("(SELECT 1)", Emptied::No),
+        ("SELECT CONCAT('a', 'b')", Emptied::No),
+        ("WITH x AS (SELECT 1) SELECT 2", Emptied::No),
+        ("SHOW FULL PROCESSLIST", Emptied::No),
+        ("SHOW CREATE DATABASE d", Emptied::No),
+        ("SHOW WARNINGS", Emptied::No),
+        ("ALTER DATABASE d CHARACTER SET utf8", Emptied::No),
+        ("CREATE DATABASE d", Emptied::No),
+        ("DROP SCHEMA IF EXISTS d", Emptied::No),
+        ("SAVEPOINT s", Emptied::No),
+        ("SELECT d.f(5)", Emptied::Perhaps),
+        ("SET @a = f()", Emptied::Perhaps),
+        ("CALL p()", Emptied::Perhaps),
+        ("PREPARE p FROM 'SELECT 1 FROM t'", Emptied::Perhaps),
+        ("EXECUTE p", Emptied::Perhaps),
+        ("BEGIN NOT ATOMIC DELETE FROM t; END", Emptied::Perhaps),
+        ("SELECT 1 /*!999999 FROM t */", Emptied::Perhaps),
+        ("USE x; SELECT f()", Emptied::Perhaps),
     ] {
-        assert!(uses_tables(sql.as_bytes(), mode), "{sql}");
+        let found = empties(sql.as_bytes(), LexMode::default());
+        assert_eq!(found, expected, "{sql}");
     }
-    for sql in [
-        "SELECT 1",
-        "DO 0",
-        "SET a = 1",
-        "COMMIT",
-        "BEGIN",
-        "USE x",
-        "SELECT 'from'",
-        "SELECT 1 FROM DUAL",
-        "(SELECT 1)",
-        "WITH x AS (SELECT 1) SELECT 2",
-        "SHOW FULL PROCESSLIST",
-        "SHOW CREATE DATABASE d",
-        "SHOW WARNINGS",
-        "ALTER DATABASE d CHARACTER SET utf8",
+}
+
+#[test]
+fn a_dropped_database_is_seen_among_other_statements() {
+    for (sql, expected) in [
+        ("DROP DATABASE d", true),
+        (" /* x */ drop schema if exists d", true),
+        ("SELECT 1; DROP DATABASE d", true),
+        ("DROP TABLE `database`", false),
+        ("INSERT INTO t VALUES (';drop database d')", false),
+        ("SELECT 1; DROP TABLE d", false),
     ] {
-        assert!(!uses_tables(sql.as_bytes(), mode), "{sql}");
+        let found = drops_database(sql.as_bytes(), LexMode::default());
+        assert_eq!(found, expected, "{sql}");
+    }
+}
+
+#[test]
+fn a_name_is_not_a_call() {
+    let meant = Flags::ROW_COUNT
+        | Flags::FOUND_ROWS
+        | Flags::LOCK
+        | Flags::LASTVAL
+        | Flags::CONNECTION_ID
+        | Flags::DIAGNOSTICS;
+    for sql in [
+        "SELECT row_count FROM t",
+        "CREATE TABLE t (row_count INT, found_rows INT)",
+        "SELECT 1 AS found_rows",
+        "SELECT t.connection_id, `get_lock` FROM t",
+        "SELECT previous, lastval FROM t",
+        "SELECT error_count, t.warning_count FROM t WHERE connection_id = 5",
+    ] {
+        assert_eq!(flags(sql).only(meant), Flags::NONE, "{sql}");
+    }
+    for (sql, flag) in [
+        ("SELECT row_count ( )", Flags::ROW_COUNT),
+        ("SELECT found_rows/* so */()", Flags::FOUND_ROWS),
+        ("SELECT row_count /*!99999 x */ ()", Flags::ROW_COUNT),
+        ("SELECT `connection_id`()", Flags::CONNECTION_ID),
+        ("SELECT @@pseudo_thread_id + 0", Flags::CONNECTION_ID),
+        ("SELECT PREVIOUS VALUE FOR s", Flags::LASTVAL),
+        ("GET DIAGNOSTICS @r = ROW_COUNT", Flags::ROW_COUNT),
+        ("SELECT @@session.error_count + 0", Flags::DIAGNOSTICS),
+        ("SELECT @@`warning_count` + 0", Flags::DIAGNOSTICS),
+    ] {
+        assert!(flags(sql).any(flag), "{sql}");
     }
 }
 

@@ -17,9 +17,9 @@ use crate::protocol::reply::put_err;
 use crate::reason::{PinReason, RetireReason};
 use crate::relay::{Answer, End, ErrorInfo};
 use crate::session::Session;
-use crate::session::exchange::{Body, Replaying, Trouble, Work};
+use crate::session::exchange::{Body, Replaying, Trouble, Work, not_kept};
 use crate::session::plan::Place;
-use crate::session::scan::uses_tables;
+use crate::session::scan::{Emptied, Flags, empties};
 
 /// `ER_MAX_PREPARED_STMT_COUNT_REACHED`.
 pub(super) const TOO_MANY: u16 = 1461;
@@ -196,10 +196,10 @@ impl Session {
             Made::Refused(error) => return Ok(Ready::Refused(self.refused(error).await?)),
             Made::Id(id) => self.made(own, &key, usage, alone, id),
         }
-        if let (Some(reason), Some(hold)) = (disturbs, &mut self.hold) {
+        if let (Some(lost), Some(hold)) = (disturbs, &mut self.hold) {
             // The next time it need not be prepared.
-            hold.counts = false;
-            return Err(Trouble::NotKept(reason).into());
+            hold.pending.asked();
+            return Err(not_kept(lost).into());
         }
         Ok(Ready::Yes)
     }
@@ -244,16 +244,20 @@ impl Session {
     /// Whether preparing it now would destroy what the command is to look at: a `SET` does to row counts, and
     /// preparing what uses tables (on MySQL anything) does to the diagnostics area. Preparing alone leaves
     /// row counts as they are (measured on both servers).
-    fn disturbs(&self, work: &Work, key: &StatementKey) -> Option<PinReason> {
-        let Place::Previous(reason) = work.plan.place else {
+    fn disturbs(&self, work: &Work, key: &StatementKey) -> Option<Flags> {
+        let Place::Previous(needs) = work.plan.place else {
             return None;
         };
         let hold = self.hold.as_ref()?;
         let state = &hold.lease.state;
         let switches = state.in_parse_context_of(key.state()) != *state;
-        let empties = reason == PinReason::Diagnostics
-            && (!self.is_mariadb() || uses_tables(key.text(), work.lex(self.carried.lex)));
-        (switches || empties).then_some(reason)
+        if switches {
+            return Some(needs);
+        }
+        let lex = work.lex(self.carried.lex);
+        let empties = needs.any(Flags::DIAGNOSTICS)
+            && (!self.is_mariadb() || empties(key.text(), lex) != Emptied::No);
+        empties.then_some(Flags::DIAGNOSTICS)
     }
 
     /// `true` if there is room for another statement now.
@@ -271,7 +275,7 @@ impl Session {
     async fn refused(&mut self, error: ErrorInfo) -> Result<Answer, Trouble> {
         debug!(%error, "a statement could not be prepared again");
         if let Some(hold) = &mut self.hold {
-            hold.counts = false;
+            hold.pending.asked();
         }
         put_err(
             &mut self.client.output,
@@ -361,7 +365,7 @@ impl Session {
         if !open {
             return Ok(());
         }
-        hold.counts = false;
+        hold.pending.asked();
         self.settle().await.map_err(|error| {
             debug!(%error, "session state could not be read back before a statement is prepared");
             self.lost(RetireReason::Broken, false).into()
@@ -373,7 +377,7 @@ impl Session {
         let Some(hold) = &mut self.hold else {
             return Ok(());
         };
-        hold.counts = false;
+        hold.pending.asked();
         let lease = &mut hold.lease;
         let facts = lease.facts().clone();
         let query = facts.catalog.read_all_sql(SchemaColumn::Include);

@@ -8,7 +8,7 @@ on_every_server! {
     user_level_locks_unpin_when_none_is_held => user_locks;
     global_locks_unpin_with_their_own_ends => global_locks;
     variables_set_back_unpin => variables;
-    table_locks_and_savepoints_unpin => locked_tables;
+    table_locks_unpin => locked_tables;
     counts_and_diagnostics_unpin_behind_the_next_statement => counts;
     what_a_function_makes_is_not_forgotten => functions;
     a_large_statement_pins_by_what_is_in_it => large;
@@ -199,9 +199,6 @@ async fn locked_tables(server: &Server) {
         ("LOCK TABLES t WRITE", "+"),
         ("UPDATE t SET b = 4", "+"),
         ("UNLOCK TABLES", "-"),
-        ("SET autocommit = 0", "-"),
-        ("SAVEPOINT s", "+"),
-        ("ROLLBACK", "-"),
     ];
     follow(&sidepool, &mut a, &mut b, &steps).await;
 }
