@@ -43,6 +43,7 @@ class Case:
     clients: int
     framing: str = "classic"
     sql: str = POINT
+    statements: str = "disable"  # sysbench's --db-ps-mode: `auto` prepares what can be prepared
 
 
 @dataclass
@@ -72,8 +73,12 @@ def cases(threads, idle_clients):
     found += [
         Case(f"point-{n}", f"sysbench oltp_point_select, {n} clients", "query", "oltp_point_select", n) for n in threads
     ]
+    prepared = "sysbench oltp_point_select, prepared statements"
+    found += [Case(f"prepared-{n}", f"{prepared}, {n} clients", "query", "oltp_point_select", n, statements="auto") for n in threads]
+    prepared = "sysbench oltp_read_write, prepared statements"
     found += [
         Case(f"read-write-{most}", f"sysbench oltp_read_write, {most} clients", "query", "oltp_read_write", most),
+        Case(f"read-write-prepared-{most}", f"{prepared}, {most} clients", "query", "oltp_read_write", most, statements="auto"),
         Case("classic", f"point select, {most} clients, classic framing", "query", "query", most),
         Case("deprecate-eof", f"point select, {most} clients, DEPRECATE_EOF", "query", "query", most, "deprecate-eof"),
         Case("preping", f"ping and point select, {most} clients", "pair", "preping", most),
@@ -132,7 +137,7 @@ class Runner:
             "sysbench", case.tool, "--mysql-host=127.0.0.1", f"--mysql-port={peer.port}",
             f"--mysql-user={values['user']}", f"--mysql-password={values['password']}",
             f"--mysql-db={values['database']}", f"--table-size={self.options.rows}", "--tables=1",
-            f"--threads={case.clients}", f"--time={seconds}", "--db-ps-mode=disable", "--histogram=on",
+            f"--threads={case.clients}", f"--time={seconds}", f"--db-ps-mode={case.statements}", "--histogram=on",
             # A deadlock is part of this load; anything else ends it.
             "--mysql-ignore-errors=1213,1020,1205", "run",
         ]  # fmt: skip
@@ -268,7 +273,7 @@ def main():
     chosen = chosen_cases(options)
     if options.list:
         for case in chosen:
-            print(f"{case.name:20} {case.what}")
+            print(f"{case.name:24} {case.what}")
         return 0
     # sysbench counts whole seconds.
     options.seconds = max(1, round(options.seconds))

@@ -26,7 +26,7 @@ use crate::protocol::command::{Command, ResponseShape};
 use crate::protocol::response::Framing;
 use crate::reason::{PinReason, RetireReason};
 use crate::relay::{
-    self, Answer, ErrorInfo, RelayError, Request, TrackerFilter, UploadError, Uploaded,
+    self, Answer, End, ErrorInfo, RelayError, Request, TrackerFilter, UploadError, Uploaded,
 };
 
 /// Empties the diagnostics area on both servers. MariaDB 10.11 leaves it alone in statements without
@@ -302,7 +302,8 @@ impl Session {
         let (shape, Some(hold)) = (work.command.shape(), &mut self.hold) else {
             return Attempt::Failed(Trouble::BackendLost { forwarded: false });
         };
-        if shape == ResponseShape::None {
+        // Without an answer of its own, what went in front of it still has one.
+        if shape == ResponseShape::None && own == 0 {
             return Attempt::Answered(Answer::default());
         }
         let everything = TrackerFilter::All;
@@ -356,10 +357,12 @@ impl Session {
             let took = begun.saturating_duration_since(sent);
             metrics.queries.database.observe(took);
         }
-        let now = Instant::now();
-        let took = now.saturating_duration_since(began);
-        metrics.queries.response.observe(took);
-        self.clock.answered = Some(now);
+        if answer.end != End::Nothing {
+            let now = Instant::now();
+            let took = now.saturating_duration_since(began);
+            metrics.queries.response.observe(took);
+            self.clock.answered = Some(now);
+        }
         if let Some(hold) = &mut self.hold
             && std::mem::replace(&mut hold.replay, Replaying::Over) == Replaying::Unanswered
         {

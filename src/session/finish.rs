@@ -78,8 +78,7 @@ impl Session {
         let Some(hold) = &mut self.hold else {
             return Flow::Continue;
         };
-        let status = self.carried.status;
-        let unexplained = hold.pending.note(answer, &work.plan, status) && !work.explains_state();
+        let unexplained = hold.pending.note(answer, &work.plan) && !work.explains_state();
         if work.plan.after.untracked {
             for name in set_without_scope(work.text(), work.lex(self.carried.lex)) {
                 hold.pending.note_variable(&name);

@@ -20,7 +20,7 @@ const AT_REST: [u8; 8] = *b"________";
 const SET_TRANSACTION: &[u8] = b"SET TRANSACTION ";
 
 /// Open questions about a held backend connection.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Pending {
     /// Names of variables that may have changed, as reported, each once.
     pub names: Vec<Box<[u8]>>,
@@ -44,18 +44,34 @@ pub struct Pending {
     /// What `ROW_COUNT()`, `FOUND_ROWS()` and a diagnostics area that is known to be empty would tell of the
     /// session's own statements; the rest is another session's, or of statements of Sidepool's.
     pub told: Flags,
-    /// The transaction tracker's last report.
-    transaction: [u8; 8],
-    /// A savepoint was set, and nothing shows the transaction that it belongs to: with autocommit off that
-    /// is so until a table is used (hazard 8).
-    savepoint: bool,
     /// The session has spoken of a distributed transaction. MariaDB 10.11.19 takes a
     /// `COM_RESET_CONNECTION` behind `XA PREPARE`, and fails every use of InnoDB from then on (1031).
     pub xa: bool,
+    /// What shows a transaction besides the status flags.
+    transaction: Transaction,
     /// Characteristics of a transaction: the one that runs, or the next one.
     characteristics: Option<Box<[u8]>>,
     /// What is not known of user variables.
     pub user: Unread,
+}
+
+/// What has been told of a transaction.
+#[derive(Debug)]
+struct Transaction {
+    /// The transaction tracker's last report.
+    state: [u8; 8],
+    /// There is a savepoint that nothing else shows: with autocommit off neither flags nor tracker tell
+    /// of one that is set first (both servers).
+    savepoint: bool,
+}
+
+impl Default for Transaction {
+    fn default() -> Self {
+        Self {
+            state: AT_REST,
+            savepoint: false,
+        }
+    }
 }
 
 /// Open questions about user variables and what hides behind them.
@@ -83,51 +99,25 @@ impl Unread {
     }
 }
 
-impl Default for Pending {
-    fn default() -> Self {
-        Self {
-            names: Vec::new(),
-            schema: None,
-            insert_id: false,
-            unsettled: false,
-            diagnostics: false,
-            doubtful: false,
-            shown: Shown::None,
-            everything: false,
-            option: None,
-            told: Flags::NONE,
-            transaction: AT_REST,
-            savepoint: false,
-            xa: false,
-            characteristics: None,
-            user: Unread::default(),
-        }
-    }
-}
-
 impl Pending {
-    /// Notes what an answer told; `status` are the flags behind it. `true`: the state changed and nothing
-    /// named says how.
-    pub fn note(&mut self, answer: &Answer, plan: &Plan, status: StatusFlags) -> bool {
-        self.note_savepoint(answer, plan, status);
+    /// Notes what an answer told. `true`: the state changed and nothing named says how.
+    pub fn note(&mut self, answer: &Answer, plan: &Plan) -> bool {
         self.insert_id |= plan.after.last_insert_id || answer.last_insert_id != 0;
         self.unsettled |= answer.error().is_some();
         self.xa |= plan.after.xa;
-        if answer.trackers.is_empty() {
-            return false;
+        let unexplained = !answer.trackers.is_empty() && self.note_trackers(answer);
+        if let Some(status) = answer.status {
+            self.note_savepoint(status, plan);
         }
-        self.note_trackers(answer)
+        unexplained
     }
 
-    fn note_savepoint(&mut self, answer: &Answer, plan: &Plan, status: StatusFlags) {
-        let failed = answer.error().is_some();
-        // From here on the flags tell, or it is gone.
-        if status.in_transaction() || status.autocommit() || plan.after.end_transaction && !failed {
-            self.savepoint = false;
-        }
-        // An error without any result in front: no statement of the text has done anything.
-        if plan.after.savepoint && !(failed && answer.status.is_none()) {
-            self.savepoint = !status.in_transaction() && !status.autocommit();
+    /// Savepoints last as long as their transaction. One that begins with a savepoint is not shown, nor need it be
+    /// once it has been rolled back to that; so it is not looked for again, but ends where the client ends it.
+    fn note_savepoint(&mut self, status: StatusFlags, plan: &Plan) {
+        self.transaction.savepoint &= !plan.after.end_transaction && !status.autocommit();
+        if plan.after.savepoint && !status.autocommit() && !self.in_transaction(status) {
+            self.transaction.savepoint = true;
         }
     }
 
@@ -156,7 +146,7 @@ impl Pending {
     /// Notes what an answer, be it to an own statement, told about the transaction.
     pub fn note_transaction(&mut self, trackers: &Trackers) {
         if let Some(transaction) = trackers.transaction_state() {
-            self.transaction = transaction;
+            self.transaction.state = transaction;
         }
         if let Some(characteristics) = trackers.characteristics() {
             self.characteristics = (!characteristics.is_empty()).then(|| characteristics.into());
@@ -167,8 +157,8 @@ impl Pending {
     pub fn in_transaction(&self, status: StatusFlags) -> bool {
         status.in_transaction()
             || status.has(StatusFlags::IN_TRANSACTION_READONLY)
-            || self.savepoint
-            || self.transaction[0] != b'_'
+            || self.transaction.state[0] != b'_'
+            || self.transaction.savepoint
             || self.characteristics.is_some() && self.waiting().is_none()
     }
 
@@ -193,7 +183,7 @@ impl Pending {
 
     /// Whether the session holds table locks.
     pub const fn tables_locked(&self) -> bool {
-        self.transaction[7] == b'L'
+        self.transaction.state[7] == b'L'
     }
 
     /// Of what a statement needs of the one before it, what the connection cannot tell.
@@ -255,10 +245,43 @@ mod tests {
     fn a_transaction_shows_in_the_flags_or_in_the_tracker() {
         let mut pending = Pending::default();
         assert!(pending.in_transaction(StatusFlags(StatusFlags::IN_TRANSACTION)));
-        pending.transaction = *b"I___W___";
+        pending.transaction.state = *b"I___W___";
         assert!(pending.in_transaction(StatusFlags(0)));
-        pending.transaction = *b"_______L";
+        pending.transaction.state = *b"_______L";
         assert!(!pending.in_transaction(StatusFlags(0)) && pending.tables_locked());
+    }
+
+    #[test]
+    fn a_savepoint_without_autocommit_is_a_transaction_until_that_is_ended() {
+        let (off, on) = (StatusFlags(0), StatusFlags(StatusFlags::AUTOCOMMIT));
+        let running = StatusFlags(StatusFlags::IN_TRANSACTION);
+        let (mut sets, mut ends) = (Plan::PLAIN, Plan::PLAIN);
+        sets.after.savepoint = true;
+        ends.after.end_transaction = true;
+        let after = |plans: &[(Plan, StatusFlags)]| {
+            let mut pending = Pending::default();
+            for (plan, status) in plans {
+                let answer = Answer {
+                    status: Some(*status),
+                    ..Answer::default()
+                };
+                assert!(!pending.note(&answer, plan));
+            }
+            pending.in_transaction(off)
+        };
+        assert!(after(&[(sets, off)]));
+        assert!(after(&[
+            (sets, off),
+            (Plan::PLAIN, running),
+            (Plan::PLAIN, off)
+        ]));
+        assert!(!after(&[(sets, off), (ends, off)]));
+        assert!(!after(&[(sets, off), (Plan::PLAIN, on)]));
+        assert!(!after(&[(sets, on)]));
+        assert!(!after(&[(sets, running)]), "the flags show that one");
+        let mut both = sets;
+        both.after.end_transaction = true;
+        assert!(after(&[(both, off)]), "COMMIT; SAVEPOINT a");
     }
 
     #[test]
@@ -277,7 +300,7 @@ mod tests {
             assert!(pending.in_transaction(idle) && pending.next_transaction(idle).is_none());
         }
         pending.set_next_transaction(Some(text));
-        pending.transaction = *b"I___W___";
+        pending.transaction.state = *b"I___W___";
         assert!(pending.next_transaction(idle).is_none());
     }
 }

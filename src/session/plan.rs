@@ -52,7 +52,7 @@ pub struct After {
     pub plain_set: bool,
     /// It ended the transaction, so savepoints are gone.
     pub end_transaction: bool,
-    /// It set a savepoint, which no flag shows while autocommit is off.
+    /// It may have set a savepoint.
     pub savepoint: bool,
     /// It set variables that MariaDB's trackers do not name: 10.11.19 is silent about `SET @@time_zone = …`.
     pub untracked: bool,
@@ -148,7 +148,7 @@ impl Plan {
                 last_insert_id: flags.any(Flags::INSERT | Flags::LAST_INSERT_ID),
                 plain_set: flags.any(Flags::PLAIN_SET),
                 end_transaction: flags.any(Flags::END_TRANSACTION),
-                savepoint: flags.any(Flags::SAVEPOINT),
+                savepoint: flags.any(Flags::SAVEPOINT) || routine,
                 untracked: flags.any(Flags::UNTRACKED),
                 xa: flags.any(Flags::XA),
                 globals: flags.any(Flags::GLOBAL),

@@ -39,19 +39,20 @@ async fn is_free(other: &mut Wire) -> bool {
     }
 }
 
-/// Runs the statements one by one. Behind those with `+` the session is pinned, and behind those with
-/// `-` its connection goes back. With `x` a statement fails; the others must not.
+/// Runs the statements one by one. Behind those with `+` the session is pinned, behind those with `h` it keeps its
+/// connection without a pin, and behind those with `-` its connection goes back. With `x` a statement fails; the
+/// others must not.
 async fn follow(sidepool: &Sidepool, wire: &mut Wire, other: &mut Wire, steps: &[(&str, &str)]) {
     for (sql, signs) in steps {
         let last = wire.query_all(sql).await.pop().unwrap();
         let failed = matches!(last, Reply::Err(_));
         assert_eq!(failed, signs.contains('x'), "{sql}: {last:?}");
-        if signs.contains('+') {
-            assert!(!is_free(other).await, "not pinned behind {sql}");
-            assert_eq!(sidepool.metric(PINNED, ""), 1.0, "behind {sql}");
-        } else {
+        if signs.contains('-') {
             eventually(&format!("free behind {sql}"), async || is_free(other).await).await;
-            assert_eq!(sidepool.metric(PINNED, ""), 0.0, "behind {sql}");
+        } else {
+            assert!(!is_free(other).await, "given back behind {sql}");
         }
+        let pinned = f64::from(u8::from(signs.contains('+')));
+        assert_eq!(sidepool.metric(PINNED, ""), pinned, "behind {sql}");
     }
 }

@@ -57,3 +57,24 @@ sidepool_start() {
         return 1
     }
 }
+
+# Prints how often each reason has pinned a session so far, as lines of REASON and a number. Fails if that is not to be had.
+sidepool_pins() {
+    http_get "$SIDEPOOL_ADMIN_PORT" /metrics |
+        sed -n 's/^sidepool_session_pins_total{reason="\([a-z_]*\)"} \([0-9]*\)$/\1 \2/p' | sort | grep .
+}
+
+# Prints what has pinned since, on one line, as `REASON N, REASON N`; nothing if nothing has.
+# new_pins BEFORE: what sidepool_pins printed then, or nothing: since the start
+new_pins() {
+    local now
+    now=$(sidepool_pins) || return 1
+    awk 'NR == FNR { before[$1] = $2; next }
+        $2 > before[$1] { printf "%s%s %d", between, $1, $2 - before[$1]; between = ", " }
+        END { if (between) print "" }' <(printf '%s\n' "$1") <(printf '%s\n' "$now")
+}
+
+# sidepool_metric NAME: the value of one series without labels, or of NAME{LABEL="VALUE"}.
+sidepool_metric() {
+    http_get "$SIDEPOOL_ADMIN_PORT" /metrics | awk -v name="$1" '$1 == name { print $2; found = 1 } END { exit !found }'
+}

@@ -396,6 +396,11 @@ fn whole_statements_are_recognised_alone_only() {
             query: false
         }
     );
+    let negative = |id| Whole::Kill { id, query: true };
+    assert_eq!(scan("KILL QUERY -2147483648").whole, negative(1 << 31));
+    assert_eq!(scan("KILL QUERY -1").whole, negative(u64::from(u32::MAX)));
+    assert_eq!(scan("KILL QUERY -2147483649").whole, Whole::Ordinary);
+    assert_eq!(scan("KILL QUERY - -1").whole, Whole::Ordinary);
     assert_eq!(scan("KILL USER 'x'").whole, Whole::Ordinary);
 }
 

@@ -157,14 +157,15 @@ fn classify_kill(mut rest: &[Token<'_>]) -> Whole {
         }
         rest = more;
     }
-    let [Token::Number(digits)] = rest else {
-        return Whole::Ordinary;
+    let number = |digits| std::str::from_utf8(digits).ok()?.parse().ok();
+    let id = match rest {
+        [Token::Number(digits)] => number(digits),
+        // Drivers that keep the greeting's id in a signed number of 32 bits (MariaDB Connector/J 2.7.6) cancel
+        // with what they took it for.
+        [Token::Punct(b'-'), Token::Number(digits)] => number(digits)
+            .and_then(|id: u64| i32::try_from(id.wrapping_neg().cast_signed()).ok())
+            .map(|id| u64::from(id.cast_unsigned())),
+        _ => None,
     };
-    match std::str::from_utf8(digits)
-        .ok()
-        .and_then(|text| text.parse().ok())
-    {
-        Some(id) => Whole::Kill { id, query },
-        None => Whole::Ordinary,
-    }
+    id.map_or(Whole::Ordinary, |id| Whole::Kill { id, query })
 }

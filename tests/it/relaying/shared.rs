@@ -15,6 +15,7 @@ on_every_server! {
     types_are_each_session_s_own => types;
     a_statement_keeps_the_database_and_the_mode_it_was_prepared_in => contexts;
     data_and_cursors_are_each_statement_s_own => alone;
+    data_may_come_behind_a_replay => behind_a_replay;
     a_closed_statement_is_gone_for_its_client_alone => closed;
     tables_change_and_go => tables;
     a_statement_outlives_its_connection => killed;
@@ -201,6 +202,28 @@ async fn alone(server: &Server) {
     let of_b = b.prepare(rows).await;
     ok(&mut b, &of_b, &[0, 1, 0, 0, 0]).await;
     ok(&mut b, &of_b, &[0, 1, 0, 0, 0]).await;
+    no_pins(&sidepool);
+}
+
+/// Data has no answer, the replay in front of it has.
+async fn behind_a_replay(server: &Server) {
+    numbers(server, "t_shr_ahead", 1);
+    server.root("CREATE TABLE t_shr_ahead.b (v LONGBLOB)");
+    let sidepool = Sidepool::sharing(server, 1);
+    let (mut a, mut b) = two(server, &sidepool, "t_shr_ahead").await;
+    let insert = a.prepare("INSERT INTO b (v) VALUES (?), ('two')").await;
+    for (length, zone) in [(5, "+01:00"), (3_000_000, "+02:00"), (0, "+03:00")] {
+        b.run(&format!("SET time_zone = '{zone}'")).await;
+        let data = [b"\0\0".to_vec(), vec![b'x'; length]].concat();
+        a.on(&insert, LONG_DATA, &data).await;
+        ok(&mut a, &insert, &one(Some((0xfc, 0)), b"")).await;
+    }
+    a.run("SELECT COUNT(*), LENGTH(v), SHA2(v, 256) FROM b GROUP BY 2, 3 ORDER BY 2")
+        .await;
+    assert_eq!(
+        sidepool.metric("sidepool_session_replays_total", "\"failed\""),
+        0.0
+    );
     no_pins(&sidepool);
 }
 

@@ -9,6 +9,7 @@ on_every_server! {
     global_locks_unpin_with_their_own_ends => global_locks;
     variables_set_back_unpin => variables;
     table_locks_unpin => locked_tables;
+    savepoints_hold => savepoints;
     counts_and_diagnostics_unpin_behind_the_next_statement => counts;
     what_a_function_makes_is_not_forgotten => functions;
     a_large_statement_pins_by_what_is_in_it => large;
@@ -201,6 +202,58 @@ async fn locked_tables(server: &Server) {
         ("UNLOCK TABLES", "-"),
     ];
     follow(&sidepool, &mut a, &mut b, &steps).await;
+}
+
+/// With autocommit off nothing shows a transaction that begins with a savepoint; it is one all the same, and no pin.
+async fn savepoints(server: &Server) {
+    let sidepool = prepared(server, "t_up_sav");
+    let mut a = client_in(&sidepool, USER, "t_up_sav").await;
+    let mut b = client_in(&sidepool, USER, "t_up_sav").await;
+    let steps = [
+        ("SAVEPOINT s", "-"),
+        ("SET autocommit = 0", "-"),
+        ("ROLLBACK TO SAVEPOINT s", "x-"),
+        ("SAVEPOINT s", "h"),
+        ("SELECT 1", "h"),
+        ("UPDATE t SET b = 5", "h"),
+        ("ROLLBACK TO SAVEPOINT s", "h"),
+        ("ROLLBACK TO SAVEPOINT s", "h"),
+        ("nonsense", "xh"),
+        ("COMMIT", "-"),
+        ("SELECT SUM(b) FROM t", "h"),
+        ("SAVEPOINT s", "h"),
+        ("ROLLBACK", "-"),
+        ("COMMIT; SAVEPOINT s", "h"),
+        ("SET autocommit = 1", "-"),
+        ("SET autocommit = 0; SAVEPOINT s; SELECT nonsense", "xh"),
+        ("ROLLBACK", "-"),
+    ];
+    follow(&sidepool, &mut a, &mut b, &steps).await;
+    assert_eq!(value(&mut a, "SELECT SUM(b) FROM t").await, "6");
+    a.run("ROLLBACK").await;
+    server.routine("CREATE PROCEDURE t_up_sav.p() SAVEPOINT s");
+    if is_mariadb(server) {
+        let steps = [
+            ("CALL p()", "h"),
+            ("ROLLBACK TO SAVEPOINT s", "h"),
+            ("ROLLBACK", "-"),
+        ];
+        follow(&sidepool, &mut a, &mut b, &steps).await;
+    }
+    for sql in ["SAVEPOINT s_left", "SAVEPOINT s_reset"] {
+        follow(&sidepool, &mut a, &mut b, &[(sql, "h")]).await;
+        match sql {
+            "SAVEPOINT s_left" => a.quit().await,
+            _ => a.command(0x1f, b"").await,
+        }
+        eventually("free", async || is_free(&mut b).await).await;
+        b.run("SET autocommit = 0").await;
+        let error = b.query(&sql.replace("SAVE", "ROLLBACK TO SAVE")).await;
+        assert_eq!(error.err().code, 1305);
+        b.run("SET autocommit = 1").await;
+        a = client_in(&sidepool, USER, "t_up_sav").await;
+        a.run("SET autocommit = 0").await;
+    }
 }
 
 async fn counts(server: &Server) {
