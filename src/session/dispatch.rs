@@ -10,6 +10,7 @@ use tokio::time::{Instant, timeout};
 
 use super::exchange::Work;
 use super::idle::Woken;
+use super::local::Rows;
 use super::plan::{Memory, Plan};
 use super::scan::{Findings, Flags, Whole};
 use super::statements::{Errand, Text};
@@ -213,7 +214,21 @@ impl Session {
             Whole::RowCount => Box::pin(self.answer_row_count(sql)).await,
             // The server has them.
             _ if self.hold.as_ref().is_some_and(|h| h.pending.diagnostics) => None,
-            form => Box::pin(self.answer_diagnostics(form, sql)).await,
+            form => Box::pin(self.answer_diagnostics(form, sql, Rows::Text)).await,
+        }
+    }
+
+    /// The same for the execution of a prepared statement.
+    pub(super) async fn answer_execution(
+        &mut self,
+        findings: &Findings,
+        began: Instant,
+    ) -> Option<Flow> {
+        match findings.whole {
+            Whole::Kill { id, query } => Box::pin(self.kill(id, query, began)).await,
+            Whole::Ordinary => None,
+            _ if self.hold.as_ref().is_some_and(|h| h.pending.diagnostics) => None,
+            form => Box::pin(self.answer_diagnostics(form, b"", Rows::Binary)).await,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use bytes::BytesMut;
+use bytes::{BufMut, Bytes, BytesMut};
 
 use super::scan::{Flags, Part, Whole};
 use super::{Flow, Session};
@@ -13,7 +13,7 @@ use crate::protocol::reply::{StatusFlags, put_eof, put_err, put_ok};
 use crate::protocol::response::Framing;
 use crate::reason::CloseReason;
 use crate::relay::ErrorInfo;
-use crate::relay::own::OwnResultSet;
+use crate::relay::own::{OwnColumn, OwnResultSet};
 
 impl Session {
     /// OK without a word.
@@ -26,7 +26,12 @@ impl Session {
 
     /// The rows that the last statement left in the diagnostics area; `None` when it left nothing
     /// that was saved.
-    pub(super) async fn answer_diagnostics(&mut self, form: Whole, sql: &[u8]) -> Option<Flow> {
+    pub(super) async fn answer_diagnostics(
+        &mut self,
+        form: Whole,
+        sql: &[u8],
+        rows: Rows,
+    ) -> Option<Flow> {
         let saved = self.carried.readable_diagnostics()?;
         let part_of = |set: &OwnResultSet, part: Part| {
             let rows = set.rows.iter().skip(part.skip).take(part.count);
@@ -43,9 +48,14 @@ impl Session {
             Whole::SomeErrors(part) => part_of(&saved.errors, part),
             Whole::CountWarnings => Cow::Borrowed(&saved.warning_count),
             Whole::CountErrors => Cow::Borrowed(&saved.error_count),
-            Whole::WarningCount | Whole::ErrorCount => return self.answer_count(form, sql).await,
+            Whole::WarningCount | Whole::ErrorCount if rows == Rows::Text => {
+                return self.answer_count(form, sql).await;
+            }
             _ => return None,
         };
+        if rows == Rows::Binary && !set.columns.iter().all(is_known) {
+            return None;
+        }
         let framing = self.client_framing();
         let status = self.carried.status;
         put_result_set(
@@ -54,6 +64,7 @@ impl Session {
             framing,
             status,
             &set,
+            rows,
         );
         self.context
             .metrics
@@ -176,6 +187,25 @@ impl Session {
     }
 }
 
+/// How the values of rows are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rows {
+    /// For a statement sent as text.
+    Text,
+    /// For the execution of a prepared one.
+    Binary,
+}
+
+const LONG: u8 = 3;
+const LONGLONG: u8 = 8;
+const VAR_STRING: u8 = 253;
+const STRING: u8 = 254;
+
+/// Whether the column's values can be written in both ways.
+const fn is_known(column: &OwnColumn) -> bool {
+    matches!(column.kind, LONG | LONGLONG | VAR_STRING | STRING)
+}
+
 /// Writes a text result set in this client's framing.
 pub(super) fn put_result_set(
     out: &mut BytesMut,
@@ -183,6 +213,7 @@ pub(super) fn put_result_set(
     framing: Framing,
     status: StatusFlags,
     set: &OwnResultSet,
+    rows: Rows,
 ) {
     let mut payload = BytesMut::new();
     put_lenenc_int(&mut payload, set.columns.len() as u64);
@@ -195,13 +226,39 @@ pub(super) fn put_result_set(
     }
     for row in &set.rows {
         payload.clear();
-        for value in row {
-            match value {
-                Some(value) => put_lenenc_str(&mut payload, value),
-                None => payload.extend_from_slice(&[0xfb]),
-            }
+        match rows {
+            Rows::Text => put_text(&mut payload, row),
+            Rows::Binary => put_binary(&mut payload, &set.columns, row),
         }
         seq = put_packet(out, seq, &payload);
     }
     put_eof(out, seq, framing.deprecate_eof, status, 0);
+}
+
+fn put_text(out: &mut BytesMut, row: &[Option<Bytes>]) {
+    for value in row {
+        match value {
+            Some(value) => put_lenenc_str(out, value),
+            None => out.put_u8(0xfb),
+        }
+    }
+}
+
+/// A header, a bit for each NULL (the first two are not used), and the other values by their types.
+fn put_binary(out: &mut BytesMut, columns: &[OwnColumn], row: &[Option<Bytes>]) {
+    out.put_u8(0);
+    let nulls = out.len();
+    out.put_bytes(0, (row.len() + 2).div_ceil(8));
+    for (index, (column, value)) in columns.iter().zip(row).enumerate() {
+        let Some(value) = value else {
+            out[nulls + (index + 2) / 8] |= 1 << ((index + 2) % 8);
+            continue;
+        };
+        let number = || std::str::from_utf8(value).ok()?.parse().ok();
+        match column.kind {
+            LONG => out.put_u32_le(number().unwrap_or_default()),
+            LONGLONG => out.put_u64_le(number().map_or(0, u64::from)),
+            _ => put_lenenc_str(out, value),
+        }
+    }
 }

@@ -4,7 +4,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::exchange::Work;
-use super::local::put_result_set;
+use super::local::{Rows, put_result_set};
 use super::scan::{Counted, Flags, LexMode, Lexer, Token, Whole, alias, counted};
 use super::{Flow, Session};
 use crate::backend::state::{Value, narrow};
@@ -154,6 +154,7 @@ impl Session {
             framing,
             status,
             &set,
+            Rows::Text,
         );
         self.context.metrics.sessions.local_answers.inc(counter);
         self.told_here(-1);

@@ -107,9 +107,7 @@ impl Session {
         }
         let text = Text::Of(Arc::clone(&statement.key), statement.lex);
         let findings = statement.findings;
-        if let Whole::Kill { id, query } = findings.whole
-            && let Some(flow) = Box::pin(self.kill(id, query, began)).await
-        {
+        if let Some(flow) = self.answer_execution(&findings, began).await {
             return flow;
         }
         let errand = self.bind(layout, own, packet.as_mut());

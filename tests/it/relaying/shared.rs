@@ -6,7 +6,7 @@ use super::tape::{
     read_answer, rows,
 };
 use super::*;
-use crate::support::clients::root;
+use crate::support::clients::{is_mariadb, root};
 use crate::support::eventually;
 use crate::support::wire::DEPRECATE_EOF;
 
@@ -16,6 +16,7 @@ on_every_server! {
     a_statement_keeps_the_database_and_the_mode_it_was_prepared_in => contexts;
     data_and_cursors_are_each_statement_s_own => alone;
     data_may_come_behind_a_replay => behind_a_replay;
+    saved_warnings_are_there_for_executions => warnings;
     a_closed_statement_is_gone_for_its_client_alone => closed;
     tables_change_and_go => tables;
     a_statement_outlives_its_connection => killed;
@@ -224,6 +225,44 @@ async fn behind_a_replay(server: &Server) {
         sidepool.metric("sidepool_session_replays_total", "\"failed\""),
         0.0
     );
+    no_pins(&sidepool);
+}
+
+/// MariaDB prepares what shows warnings, and drivers that prepare everything do so.
+async fn warnings(server: &Server) {
+    if !is_mariadb(server) {
+        return;
+    }
+    server.database("t_shr_warn");
+    server.root("CREATE TABLE t_shr_warn.w (a VARCHAR(2), b TINYINT)");
+    let sidepool = Sidepool::sharing(server, 1);
+    for without in [0, DEPRECATE_EOF] {
+        let mut a = Pair::connect(server, &sidepool, "t_shr_warn", (0, without)).await;
+        let mut b = Pair::connect(server, &sidepool, "t_shr_warn", (0, without)).await;
+        a.run("SET sql_mode = ''").await;
+        for sql in [
+            "SHOW WARNINGS",
+            "SHOW ERRORS",
+            "SHOW COUNT(*) WARNINGS",
+            "SHOW COUNT(*) ERRORS",
+            "SHOW WARNINGS LIMIT 1, 1",
+        ] {
+            a.run("INSERT INTO w VALUES ('\u{e9}\u{e9}\u{e9}', 1000)")
+                .await;
+            b.run("SELECT 'between'").await;
+            let shows = a.prepare(sql).await;
+            b.run("SELECT 'between'").await;
+            ok(&mut a, &shows, &[0, 1, 0, 0, 0]).await;
+            ok(&mut a, &shows, &[0, 1, 0, 0, 0]).await;
+            let again = a.prepare("SHOW WARNINGS").await;
+            ok(&mut a, &again, &[0, 1, 0, 0, 0]).await;
+            a.on(&shows, STMT_CLOSE, b"").await;
+        }
+        a.query("INSERT INTO missing VALUES (1)").await;
+        let shows = a.prepare("SHOW ERRORS").await;
+        b.run("SELECT 'between'").await;
+        ok(&mut a, &shows, &[0, 1, 0, 0, 0]).await;
+    }
     no_pins(&sidepool);
 }
 
