@@ -9,6 +9,7 @@ use bytes::BytesMut;
 use tokio::time::Instant;
 use tracing::debug;
 
+use super::diagnostics::{kept, not_kept, put_diagnostics};
 use super::directory::Activity;
 use super::pending::Pending;
 use super::plan::{Place, Plan, Shown};
@@ -29,9 +30,6 @@ use crate::relay::{
     self, Answer, End, ErrorInfo, RelayError, Request, TrackerFilter, UploadError, Uploaded,
 };
 
-/// Empties the diagnostics area on both servers. MariaDB 10.11 leaves it alone in statements without
-/// a table (`DO 0`, `SET`), so this one has a derived one.
-const EMPTY_DIAGNOSTICS: &[u8] = b"DO (SELECT COUNT(*) FROM (SELECT 1) AS t)";
 /// Notices that a server sends before it reads a command: idle too long, shutdown, killed.
 const NOT_READ: [u16; 3] = [4031, 1053, 1927];
 /// Times that one command may meet a connection that died idle.
@@ -406,7 +404,8 @@ impl Session {
             if (before.empty_diagnostics || unseen)
                 && hold.pending.lacks(Flags::DIAGNOSTICS) != Flags::NONE
             {
-                lease.put_query(EMPTY_DIAGNOSTICS);
+                let marked = unseen && self.carried.has_diagnostics();
+                put_diagnostics(lease, marked);
                 self.own += 1;
             }
         }
@@ -494,24 +493,6 @@ impl Session {
             session_track: has(Capabilities::SESSION_TRACK),
         }
     }
-}
-
-/// Nothing is lacking of what a statement needs of the one before it.
-const fn kept(lacking: Flags) -> Result<(), Trouble> {
-    match lacking {
-        Flags::NONE => Ok(()),
-        _ => Err(not_kept(lacking)),
-    }
-}
-
-pub(super) const fn not_kept(lacking: Flags) -> Trouble {
-    Trouble::NotKept(if lacking.any(Flags::DIAGNOSTICS) {
-        PinReason::Diagnostics
-    } else if lacking.any(Flags::LASTVAL) {
-        PinReason::Lock
-    } else {
-        PinReason::RowCount
-    })
 }
 
 /// How one attempt ended.

@@ -9,9 +9,7 @@ use super::directory::Activity;
 use super::exchange::{Body, Hold, Trouble, Work};
 use super::pins::{Cleaning, Pins};
 use super::plan::{Plan, Shown};
-use super::scan::{
-    Emptied, Flags, LexMode, digest, drops_database, empties, selects, set_without_scope,
-};
+use super::scan::{digest, set_without_scope};
 use super::settle::clean_up;
 use super::{Flow, Left, Session};
 use crate::backend::connection::StatementError;
@@ -129,70 +127,6 @@ impl Session {
             self.context.metrics.sessions.known_transitions.inc();
             self.set_state(state);
         }
-    }
-
-    /// What `ROW_COUNT()` and `FOUND_ROWS()` tell on the connection is now of this command, if it sets them.
-    fn note_counts(&mut self, answer: &Answer, work: &Work) {
-        let lex = work.lex(self.carried.lex);
-        let Some(hold) = &mut self.hold else { return };
-        if self.carried.set_row_count(answer) {
-            hold.pending.told |= Flags::ROW_COUNT;
-        }
-        if answer.error().is_none() && selects(work.text(), lex) {
-            hold.pending.told |= Flags::FOUND_ROWS;
-        }
-    }
-
-    /// What the command left in the diagnostics area: something of its own, nothing, or what there was.
-    fn note_diagnostics(&mut self, answer: &Answer, work: &Work) {
-        let (mariadb, lex) = (self.is_mariadb(), work.lex(self.carried.lex));
-        let unseen = self.leaves_unseen(work);
-        let any_saved = self.carried.has_diagnostics();
-        let Some(hold) = &mut self.hold else { return };
-        let (pending, saved) = (&mut hold.pending, &mut self.carried.diagnostics);
-        let looks_back = work.plan.after.looks_back;
-        // What looks back shows what there was, and may add to it.
-        let own = answer.warnings > 0 && !(looks_back && (pending.diagnostics || any_saved));
-        if answer.error().is_some() || own || unseen {
-            pending.diagnostics = true;
-            // On MariaDB one that left none itself may have kept what is saved.
-            let left = answer.error().is_some() || own;
-            pending.doubtful = mariadb && any_saved && !left;
-            pending.told = pending.told.without(Flags::DIAGNOSTICS);
-            match saved {
-                Some(saved) if pending.doubtful => saved.lost = true,
-                saved => *saved = None,
-            }
-            return;
-        }
-        if looks_back {
-            return;
-        }
-        match emptied(work, mariadb, lex) {
-            Emptied::Yes => {
-                pending.diagnostics = false;
-                pending.doubtful = false;
-                pending.told |= Flags::DIAGNOSTICS;
-                *saved = None;
-            }
-            Emptied::No => {}
-            Emptied::Perhaps => {
-                if let Some(saved) = saved.as_mut().filter(|_| any_saved) {
-                    saved.lost = true;
-                }
-            }
-        }
-    }
-
-    /// Whether a command may leave warnings that its OK does not count: the OK of a `CALL` and, on MariaDB,
-    /// that of a `DROP DATABASE` counts none of them (measured).
-    pub(super) fn leaves_unseen(&self, work: &Work) -> bool {
-        let executed = work.command == Command::StmtExecute;
-        work.plan.pins.has(PinReason::Routine)
-            || work.plan.after.routine
-            || executed && self.pinned.pins.has(PinReason::Routine)
-            // Only what writes can be one.
-            || work.plan.before.last_insert_id && drops_database(work.text(), work.lex(self.carried.lex))
     }
 
     pub(super) fn is_mariadb(&self) -> bool {
@@ -535,18 +469,4 @@ impl Session {
 const fn is_statement(work: &Work) -> bool {
     matches!(work.body, Body::Streamed)
         && matches!(work.command, Command::Query | Command::StmtPrepare)
-}
-
-/// What a command that went well did to the diagnostics area. Measured on MariaDB 10.11.19, where only what
-/// uses a table empties it, and MySQL 9.7.4.
-fn emptied(work: &Work, mariadb: bool, lex: LexMode) -> Emptied {
-    match work.command {
-        Command::Query | Command::StmtPrepare | Command::StmtExecute | Command::StmtBulkExecute => {
-            match mariadb {
-                true => empties(work.text(), lex),
-                false => Emptied::Yes,
-            }
-        }
-        _ => Emptied::No,
-    }
 }

@@ -42,6 +42,9 @@ pub struct Carried {
     pub filter: Arc<TrackerFilter>,
 }
 
+/// The message of a warning that no server gives.
+pub const MARK: &str = "kept by sidepool";
+
 /// The diagnostics area as its four plain readers would show it.
 #[derive(Debug)]
 pub struct SavedDiagnostics {
@@ -61,7 +64,7 @@ pub struct SavedDiagnostics {
 
 impl SavedDiagnostics {
     /// Whether there was nothing.
-    pub fn is_empty(&self) -> bool {
+    fn is_empty(&self) -> bool {
         let count = self
             .warning_count
             .rows
@@ -69,6 +72,16 @@ impl SavedDiagnostics {
             .and_then(|row| row.first()?.as_ref());
         let none = count.is_some_and(|count| *narrow(count) == *b"0");
         none && !self.lost && self.warnings.rows.is_empty()
+    }
+
+    /// Whether it is the mark that Sidepool sets: what stood there before it stands there still.
+    pub fn is_mark(&self) -> bool {
+        let message = self
+            .warnings
+            .rows
+            .first()
+            .and_then(|row| row.get(2)?.as_ref());
+        message.is_some_and(|message| *narrow(message) == *MARK.as_bytes())
     }
 
     /// All four, in the order in which they were asked for.
@@ -151,7 +164,9 @@ impl Carried {
     /// The diagnostics were saved in the present state.
     pub fn date_diagnostics(&mut self) {
         let charset = self.state.get_named(RESULTS_CHARSET).cloned();
-        if let Some(saved) = &mut self.diagnostics {
+        if let Some(saved) = &mut self.diagnostics
+            && saved.charset.is_none()
+        {
             saved.charset = charset;
         }
     }

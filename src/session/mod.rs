@@ -5,6 +5,7 @@
 //! connection back when everything about it is known (`settle`).
 
 pub mod context;
+mod diagnostics;
 pub mod directory;
 mod dispatch;
 mod exchange;

@@ -232,25 +232,11 @@ impl Settling<'_> {
         asked: &Asked,
         metrics: &SessionMetrics,
     ) -> Result<Trackers, StatementError> {
-        let lease = &mut self.hold.lease;
         let mut late = Trackers::default();
-        self.carried.diagnostics = match asked.diagnostics {
-            true => Some(Box::new(SavedDiagnostics {
-                warnings: lease.read_rows().await?,
-                errors: lease.read_rows().await?,
-                warning_count: lease.read_rows().await?,
-                error_count: lease.read_rows().await?,
-                charset: None,
-                lost: false,
-            })),
-            false => self.carried.diagnostics.take(),
-        };
-        if let (true, Some(saved)) = (asked.diagnostics, &mut self.carried.diagnostics) {
-            saved.lost = self.hold.pending.doubtful && saved.is_empty();
-            for set in saved.sets() {
-                late.merge(&set.answer.trackers);
-            }
+        if asked.diagnostics {
+            late.merge(&self.hear_diagnostics().await?);
         }
+        let lease = &mut self.hold.lease;
         if asked.next_transaction {
             late.merge(&lease.read_ok().await?.trackers);
             self.hold.pending.set_next_transaction(None);
@@ -325,6 +311,25 @@ impl Settling<'_> {
             state = state.with_user_reading(lease.read_user(&query).await?);
         }
         Ok((state, found))
+    }
+
+    async fn hear_diagnostics(&mut self) -> Result<Trackers, StatementError> {
+        let (lease, mut late) = (&mut self.hold.lease, Trackers::default());
+        let now = SavedDiagnostics {
+            warnings: lease.read_rows().await?,
+            errors: lease.read_rows().await?,
+            warning_count: lease.read_rows().await?,
+            error_count: lease.read_rows().await?,
+            charset: None,
+            lost: false,
+        };
+        for set in now.sets() {
+            late.merge(&set.answer.trackers);
+        }
+        if !(self.hold.pending.doubtful && now.is_mark()) {
+            self.carried.diagnostics = Some(Box::new(now));
+        }
+        Ok(late)
     }
 
     async fn hear_flush(&mut self) -> Result<Trackers, StatementError> {

@@ -17,7 +17,8 @@ use crate::protocol::reply::put_err;
 use crate::reason::{PinReason, RetireReason};
 use crate::relay::{Answer, End, ErrorInfo};
 use crate::session::Session;
-use crate::session::exchange::{Body, Replaying, Trouble, Work, not_kept};
+use crate::session::diagnostics::not_kept;
+use crate::session::exchange::{Body, Replaying, Trouble, Work};
 use crate::session::plan::Place;
 use crate::session::scan::{Emptied, Flags, empties};
 

@@ -126,7 +126,9 @@ async fn no_trackers(server: &Server) {
     let pins = "sidepool_session_pins_total";
     assert_eq!(sidepool.metric(pins, "\"no_trackers\""), 2.0);
     assert_eq!(sidepool.metric("sidepool_sessions_pinned", ""), 2.0);
-    // Left alone, nothing of it is found by the next.
+    // Left alone, nothing of it is found by the next: nobody can tell what is on its connection.
+    const THREAD: &str = "SELECT CONNECTION_ID() + 0";
+    let (left, kept) = (value(&mut a, THREAD).await, value(&mut b, THREAD).await);
     a.quit().await;
     eventually("it is gone", async || {
         sidepool.metric("sidepool_sessions_pinned", "") == 1.0
@@ -135,6 +137,10 @@ async fn no_trackers(server: &Server) {
     let mut c = client_as(&sidepool, user).await;
     assert_eq!(value(&mut c, "SELECT @x").await, "NULL");
     assert_eq!(value(&mut c, "SELECT @@time_zone").await, "SYSTEM");
+    let thread = value(&mut c, THREAD).await;
+    assert!(thread != left && thread != kept, "{thread}");
+    let dirty = sidepool.metric("sidepool_pool_retired_total", "reason=\"dirty\"");
+    assert_eq!(dirty, 1.0);
     let log = sidepool.log();
     let said = log
         .lines()
