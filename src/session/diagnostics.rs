@@ -2,9 +2,10 @@
 //! `FOUND_ROWS()`.
 
 use super::Session;
-use super::exchange::{Trouble, Work};
+use super::exchange::Trouble;
 use super::memory::MARK;
 use super::scan::{Emptied, Flags, LexMode, drops_database, empties, selects};
+use super::work::Work;
 use crate::backend::connection::BackendConnection;
 use crate::protocol::command::Command;
 use crate::reason::PinReason;

@@ -8,12 +8,12 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio::time::{Instant, timeout};
 
-use super::exchange::Work;
 use super::idle::Woken;
 use super::local::Rows;
 use super::plan::{Memory, Plan};
 use super::scan::{Findings, Flags, Whole};
 use super::statements::{Errand, Text};
+use super::work::Work;
 use super::{Flow, Session};
 use crate::config::PingMode;
 use crate::metrics::{CommandName, Direction, LocalAnswer, Tls};

@@ -6,11 +6,12 @@ use std::time::Duration;
 use tracing::{debug, info, warn};
 
 use super::directory::Activity;
-use super::exchange::{Body, Hold, Trouble, Work};
+use super::exchange::{Hold, Trouble};
 use super::pins::{Cleaning, Pins};
 use super::plan::{Plan, Shown};
 use super::scan::{digest, set_without_scope};
 use super::settle::clean_up;
+use super::work::{Body, Work};
 use super::{Flow, Left, Session};
 use crate::backend::connection::StatementError;
 use crate::backend::state::Family;

@@ -7,7 +7,8 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use super::directory::FIRST_ID;
-use super::exchange::{Hold, Work};
+use super::exchange::Hold;
+use super::work::Work;
 use super::{Flow, Session};
 use crate::backend::connection::StatementError;
 use crate::backend::target::KillError;

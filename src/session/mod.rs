@@ -30,6 +30,7 @@ mod statements;
 pub mod timers;
 mod variables;
 pub mod watch;
+mod work;
 
 use std::pin::pin;
 use std::sync::Arc;

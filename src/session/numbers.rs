@@ -3,9 +3,9 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::exchange::Work;
 use super::local::{Rows, put_result_set};
 use super::scan::{Counted, Flags, LexMode, Lexer, Token, Whole, alias, counted};
+use super::work::Work;
 use super::{Flow, Session};
 use crate::backend::state::{Value, narrow};
 use crate::metrics::LocalAnswer;

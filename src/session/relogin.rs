@@ -6,9 +6,9 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::context::Login;
-use super::exchange::Work;
 use super::plan::Plan;
 use super::settle::{RoleAfter, read_after_reset, select_again};
+use super::work::Work;
 use super::{Flow, Session, carried, own_timeouts, patience};
 use crate::backend::connection::StatementError;
 use crate::backend::key::PoolKey;

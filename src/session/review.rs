@@ -2,11 +2,11 @@
 //! client has its answer, by asking the server.
 
 use super::Session;
-use super::exchange::Work;
 use super::finish::PARSE_ERROR;
 use super::open::{Open, Outcome};
 use super::pins::Pins;
 use super::scan::{Deed, Deeds, deeds};
+use super::work::Work;
 use crate::backend::connection::StatementError;
 use crate::backend::state::{Catalog, Class};
 use crate::protocol::command::Command;

@@ -5,9 +5,9 @@
 //! So names come from the statement, from what the session carries, and on MariaDB from the server's list.
 
 use super::Session;
-use super::exchange::Work;
 use super::pins::Pins;
 use super::scan::{Mentions, mentions, runs_code};
+use super::work::Work;
 use crate::backend::state::{MOST_VARIABLES, Value, is_plain_name};
 use crate::protocol::command::Command;
 use crate::reason::PinReason;

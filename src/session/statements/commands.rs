@@ -16,9 +16,10 @@ use crate::protocol::capability::Capabilities;
 use crate::protocol::command::Command;
 use crate::protocol::packet::HEADER_LEN;
 use crate::relay::End;
-use crate::session::exchange::{Trouble, Work};
+use crate::session::exchange::Trouble;
 use crate::session::plan::Plan;
 use crate::session::scan::{Findings, Whole};
+use crate::session::work::Work;
 use crate::session::{Flow, Session};
 
 /// Bytes of `COM_STMT_SEND_LONG_DATA` without any data: command, statement id, parameter.

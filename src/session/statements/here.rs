@@ -18,9 +18,10 @@ use crate::reason::{PinReason, RetireReason};
 use crate::relay::{Answer, End, ErrorInfo};
 use crate::session::Session;
 use crate::session::diagnostics::not_kept;
-use crate::session::exchange::{Body, Replaying, Trouble, Work};
+use crate::session::exchange::{Replaying, Trouble};
 use crate::session::plan::Place;
 use crate::session::scan::{Emptied, Flags, empties};
+use crate::session::work::{Body, Work};
 
 /// `ER_MAX_PREPARED_STMT_COUNT_REACHED`.
 pub(super) const TOO_MANY: u16 = 1461;

@@ -18,8 +18,8 @@ pub(super) use here::Ready;
 
 use std::sync::Arc;
 
-use super::exchange::Work;
 use super::scan::LexMode;
+use super::work::Work;
 use crate::backend::statements::StatementKey;
 
 /// The text of a command's statement.

@@ -5,8 +5,8 @@ use crate::backend::statements::{StatementKey, Use};
 use crate::protocol::reply::{PrepareOk, StatusFlags};
 use crate::relay::{Answer, End};
 use crate::session::Session;
-use crate::session::exchange::{Body, Work};
 use crate::session::scan::{Findings, LexMode, Lexer, Token};
+use crate::session::work::{Body, Work};
 
 impl Session {
     /// Notes what became of a statement.

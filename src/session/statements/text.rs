@@ -19,11 +19,11 @@ use crate::backend::state::{State, UserValue};
 use crate::protocol::command::Command;
 use crate::reason::PinReason;
 use crate::relay::{Answer, ErrorInfo};
-use crate::session::exchange::Work;
 use crate::session::plan::Plan;
 use crate::session::scan::{
     CharsetFamily, Findings, Flags, LexMode, Lexer, Name, Source, TextCommand, Token, Using, Whole,
 };
+use crate::session::work::Work;
 use crate::session::{Flow, Session};
 
 pub(in crate::session) use ready::Readied;
@@ -157,6 +157,8 @@ impl Session {
         if let Some(TextCommand::Prepare { .. }) = &command
             && let Some(hold) = &self.hold
             && !hold.pending.knows_state()
+            // With the client's own trackers on, the connection stays its own.
+            && !self.pinned.pins.has(PinReason::SessionTrack)
             && let Flow::Close(reason) = self.settle_or_close().await
         {
             return Flow::Close(reason);

@@ -10,11 +10,13 @@ use crate::backend::named::{Bound, NamedStatement, deallocate_sql, placeholder_s
 use crate::backend::state::{DatabaseChange, State, replay};
 use crate::metrics::Outcome;
 use crate::protocol::command::Command;
+use crate::reason::PinReason;
 use crate::reason::RetireReason;
 use crate::relay::ErrorInfo;
 use crate::relay::own::OwnError;
-use crate::session::exchange::{Hold, Replaying, Trouble, Work};
+use crate::session::exchange::{Hold, Replaying, Trouble};
 use crate::session::statements::here::TOO_MANY;
+use crate::session::work::Work;
 use crate::session::{Flow, Session};
 
 /// What became of the connection.
@@ -169,6 +171,7 @@ impl Session {
     ) -> Result<Readied, Trouble> {
         let known = |hold: &Hold| hold.pending.knows_state();
         if !self.hold.as_ref().is_some_and(known)
+            && !self.pinned.pins.has(PinReason::SessionTrack)
             && let Flow::Close(_) = self.settle_or_close().await
         {
             return Err(Trouble::BackendLost { forwarded: true });
