@@ -99,12 +99,13 @@ pub(super) const fn kept(lacking: Flags) -> Result<(), Trouble> {
 }
 
 pub(super) const fn not_kept(lacking: Flags) -> Trouble {
-    Trouble::NotKept(if lacking.any(Flags::DIAGNOSTICS) {
-        PinReason::Diagnostics
-    } else if lacking.any(Flags::LASTVAL) {
+    // A connection that is kept for the numbers has the diagnostics too.
+    Trouble::NotKept(if lacking.any(Flags::LASTVAL) {
         PinReason::Lock
-    } else {
+    } else if lacking.any(Flags::ROW_COUNT) || lacking.any(Flags::FOUND_ROWS) {
         PinReason::RowCount
+    } else {
+        PinReason::Diagnostics
     })
 }
 

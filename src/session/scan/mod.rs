@@ -12,6 +12,7 @@ mod lexer;
 mod prepare;
 mod set;
 mod statement;
+mod stored;
 mod stream;
 #[cfg(test)]
 mod tests;

@@ -3,6 +3,7 @@
 use super::calls::{has_adjacent_variable, only_reads};
 use super::lexer::{LexMode, Lexer, Token};
 use super::set::{contains, set_flags};
+use super::stored::stored;
 use super::whole::classify_whole;
 use super::{Findings, Flags, Whole};
 
@@ -73,6 +74,20 @@ enum Calls {
 }
 
 fn classify_all(sql: &[u8], tokens: &[Token<'_>], calls: Calls) -> Findings {
+    if let Some(end) = stored(tokens) {
+        let behind = classify_all(sql, &tokens[end..], calls);
+        let mut flags = behind.flags.without(Flags::PLAIN_SET | Flags::LOOKS_BACK) | ANYTHING;
+        if tokens[end..]
+            .iter()
+            .any(|token| *token != Token::Punct(b';'))
+        {
+            flags |= Flags::MULTI;
+        }
+        return Findings {
+            flags,
+            whole: Whole::Ordinary,
+        };
+    }
     let mut statements = tokens
         .split(|token| *token == Token::Punct(b';'))
         .filter(|statement| !statement.is_empty());
