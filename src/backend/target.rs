@@ -39,6 +39,9 @@ const UNTIL_KNOWN: usize = 4;
 /// A borrow that failed.
 pub type TargetError = BorrowError<DialError>;
 
+/// Logins that may be looked at in vain for a session's first state.
+const FIRST_STATE_TRIES: usize = 5;
+
 /// One backend server. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Target(Arc<Inner>);
@@ -192,16 +195,26 @@ impl Target {
         if let Some(state) = self.0.dialer.first_state(&baseline, recheck) {
             return Ok(state);
         }
+        // What a login showed may be withdrawn before it is used, by somebody who changes the server.
+        for _ in 0..FIRST_STATE_TRIES {
+            if let Some(state) = self.read_first_state(key, &baseline).await? {
+                return Ok(state);
+            }
+        }
+        Err(BorrowError::Connect(Arc::new(DialError::NoBaseline)))
+    }
+
+    /// What a login shows now; `None` if that was withdrawn at once.
+    async fn read_first_state(
+        &self,
+        key: &PoolKey,
+        baseline: &BaselineKey,
+    ) -> Result<Option<State>, TargetError> {
         let mut last = DialError::NoSecret;
         for secret in key.credentials().secrets() {
             let began = Instant::now();
-            match self.prove(key, secret, collation).await {
-                Ok(()) => {
-                    let baselines = self.0.dialer.baselines();
-                    let found = baselines.since(&baseline, began);
-                    let gone = || BorrowError::Connect(Arc::new(DialError::NoBaseline));
-                    return found.ok_or_else(gone);
-                }
+            match self.prove(key, secret, baseline.collation).await {
+                Ok(()) => return Ok(self.0.dialer.baselines().since(baseline, began)),
                 Err(BorrowError::Connect(error)) if Dialer::is_denied(&error) => {
                     last = DialError::NoSecret;
                     drop(error);

@@ -69,7 +69,7 @@ struct Asks {
 }
 
 impl Link {
-    /// Logs in. Not to be cancelled: see [`login`](crate::backend::login).
+    /// Logs in. Not to be cancelled: see [`login`].
     pub(super) async fn open(way: &Way, dialer: &Dialer) -> Result<Self, ProbeError> {
         let by_driver = match driver::suits(way) {
             true => driver::open(way).await,

@@ -1,7 +1,7 @@
 //! Statements prepared by SQL text: `PREPARE s FROM '…'`, `EXECUTE s`, `DEALLOCATE PREPARE s`.
 //!
 //! The session remembers what it prepared under which name; each backend connection remembers what it
-//! has under which ([`NamedStatements`](crate::backend::named::NamedStatements)). Where the two differ,
+//! has under which ([`NamedStatements`]). Where the two differ,
 //! the statement is prepared again, read as it was read first (hazard 14), before the client's `EXECUTE`
 //! is sent. What cannot be prepared again pins.
 
