@@ -242,8 +242,9 @@ impl Session {
         self.login.key = PoolKey::new(credentials, capability::pool_key(bits));
         if let Some(hold) = &mut self.hold {
             // It is of the other key now; put back as it was, it would be lent to the wrong one
-            // only if this failed, so failing closes it.
-            hold.pending.option = Some(on);
+            // only if this failed, so failing closes it. Switched a second time, it is as it was.
+            let before = hold.pending.option.take();
+            hold.pending.option = before.is_none().then_some(on);
         }
     }
 

@@ -88,6 +88,7 @@ const FOUND: &[(&str, &str)] = &[
     found!("insert_id_behind_an_execution"),
     found!("insert_id_behind_an_unknown_statement"),
     found!("insert_id_in_a_function"),
+    found!("multi_statements_off_and_on_again"),
     found!("null_is_the_insert_id"),
     found!("row_count_behind_warnings_in_a_transaction"),
     found!("warnings_of_another_session"),

@@ -1,13 +1,14 @@
 //! Whether two answers are the same, and what may differ in them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use sidepool::protocol::packet::take_lenenc_str;
+use sidepool::protocol::packet::{take_lenenc_int, take_lenenc_str};
 
 use crate::support::answers::{
-    EOF, ERR, INIT_DB, Kind, OK, PING, PREPARE, Packets, SET_OPTION, kinds, mask_errors,
-    mask_first_eofs, mask_shown_errors,
+    EOF, ERR, EXECUTE, INIT_DB, Kind, OK, PING, PREPARE, Packets, QUERY, SET_OPTION, kinds,
+    mask_errors, mask_first_eofs, mask_shown_errors,
 };
+use crate::support::servers::Make;
 use crate::support::wire::{parse_err, parse_ok};
 
 /// What may differ between a shared and a dedicated connection. Everything else may not.
@@ -19,7 +20,9 @@ pub(super) enum Exemption {
     /// flags and warnings are known.
     FirstEof,
     /// A user variable that was never set shows as another kind of BLOB than one that is NULL again, which
-    /// is what it is on a connection that another session has set it on.
+    /// is what it is on a connection that another session has set it on; or as whatever that session's was,
+    /// so the whole type of what is made of a variable may differ as long as no row has a value. MySQL tells
+    /// it also where it prepares, which is before there are values.
     UnsetVariable,
     /// MariaDB counts the rows of an earlier statement, any on that connection, where a statement that
     /// has none fails.
@@ -32,10 +35,13 @@ pub(super) enum Exemption {
     Trackers,
     /// The collation that `character_set_results` was given with is in no variable; its charset is.
     ColumnCollation,
+    /// A `SET STATEMENT` or a routine that fails with ANSI_QUOTES on leaves MariaDB's connection the status
+    /// flag of it, which says nothing of `sql_mode` any more, until someone sets that.
+    AnsiQuotesFlag,
 }
 
 impl Exemption {
-    pub(super) const ALL: [Self; 8] = [
+    pub(super) const ALL: [Self; 9] = [
         Self::StatementId,
         Self::FirstEof,
         Self::ColumnCollation,
@@ -43,6 +49,7 @@ impl Exemption {
         Self::RowNumber,
         Self::CallAffected,
         Self::RepeatedWarnings,
+        Self::AnsiQuotesFlag,
         // Last: what it leaves is no packet any more.
         Self::Trackers,
     ];
@@ -56,6 +63,7 @@ pub(super) type Collations = BTreeMap<u16, String>;
 
 /// One command and the two answers to it.
 pub(super) struct Answers {
+    pub(super) make: Make,
     pub(super) command: u8,
     pub(super) classic: bool,
     /// The statement calls a procedure.
@@ -85,12 +93,14 @@ impl Answers {
     }
 
     fn exempt(&mut self, exemption: Exemption, collations: &Collations) {
-        let (command, classic, call) = (self.command, self.classic, self.call);
+        let (make, command) = (self.make, self.command);
+        let (classic, call) = (self.classic, self.call);
         if exemption == Exemption::ColumnCollation {
             return self.exempt_collations(collations);
         }
         if exemption == Exemption::UnsetVariable {
-            return self.exempt_unset_variables();
+            self.exempt_unset_variables();
+            return self.exempt_types_of_null();
         }
         if exemption == Exemption::FirstEof {
             self.exempt_eof_before_error();
@@ -109,6 +119,10 @@ impl Answers {
                 Exemption::CallAffected if call => mask_affected(packets, command, classic),
                 Exemption::CallAffected => {}
                 Exemption::RepeatedWarnings => mask_repeated(packets, command),
+                Exemption::AnsiQuotesFlag if make == Make::MariaDb => {
+                    mask_ansi_quotes(packets, command, classic);
+                }
+                Exemption::AnsiQuotesFlag => {}
                 Exemption::Trackers => mask_trackers(packets, command, classic),
                 Exemption::ColumnCollation | Exemption::UnsetVariable => {}
             }
@@ -167,6 +181,30 @@ impl Answers {
         }
     }
 
+    /// Where a column is a user variable, or made of one, and is NULL in all rows on both sides, all that
+    /// stands behind its names counts as the same.
+    fn exempt_types_of_null(&mut self) {
+        let prepared = self.command == PREPARE && self.make == Make::MySql;
+        if !prepared && !matches!(self.command, QUERY | EXECUTE) {
+            return;
+        }
+        let null = |packets: &Packets| null_columns(packets, self.command, self.classic);
+        let both: Vec<_> = null(&self.through)
+            .intersection(&null(&self.direct))
+            .copied()
+            .collect();
+        for column in both {
+            let (through, direct) = (&mut self.through[column].1, &self.direct[column].1);
+            let names = |packet: &[u8]| collation_at(packet).map(|at| packet[..at].to_vec());
+            if through.len() == direct.len()
+                && names(through) == names(direct)
+                && has_variable(direct)
+            {
+                through.clone_from(direct);
+            }
+        }
+    }
+
     fn difference(&self) -> String {
         let differing = self.through.iter().zip(&self.direct);
         let at = differing.take_while(|(t, d)| t == d).count();
@@ -187,6 +225,58 @@ fn collation_at(column: &[u8]) -> Option<usize> {
         take_lenenc_str(&mut rest)?;
     }
     (rest.len() >= 13).then(|| column.len() - rest.len() + 1)
+}
+
+/// Whether a column's name, which is its expression, has a user variable in it.
+fn has_variable(column: &[u8]) -> bool {
+    let mut rest = column;
+    for _ in 0..4 {
+        take_lenenc_str(&mut rest);
+    }
+    let name = take_lenenc_str(&mut rest).unwrap_or_default();
+    let mut parts = name.split(|b| *b == b'@');
+    parts.next();
+    parts.any(|behind| !behind.is_empty()) && !name.windows(2).any(|part| part == b"@@")
+}
+
+/// The packets that define columns in which no row of the result has a value. A preparation has no rows.
+fn null_columns(packets: &Packets, command: u8, classic: bool) -> BTreeSet<usize> {
+    let mut null = BTreeSet::new();
+    let mut columns = Vec::new();
+    let kinds = kinds(packets, command, classic);
+    for (at, ((_, payload), kind)) in packets.iter().zip(kinds).enumerate() {
+        match kind {
+            Kind::Count => columns.clear(),
+            Kind::Column => {
+                columns.push(at);
+                null.insert(at);
+            }
+            Kind::Row if command == EXECUTE => {
+                for (field, column) in columns.iter().enumerate() {
+                    // Behind a zero, and two bits that are nobody's.
+                    let bit = field + 2;
+                    let is_null = payload[1 + bit / 8] & (1 << (bit % 8)) != 0;
+                    if !is_null {
+                        null.remove(column);
+                    }
+                }
+            }
+            Kind::Row => {
+                let mut rest = &payload[..];
+                for column in &columns {
+                    match rest.first() {
+                        Some(0xfb) => rest = &rest[1..],
+                        _ => {
+                            take_lenenc_str(&mut rest);
+                            null.remove(column);
+                        }
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    null
 }
 
 /// Takes the number out of `at row 1` in the text of an error.
@@ -235,6 +325,27 @@ fn mask_repeated(packets: &mut Packets, command: u8) {
         [OK | EOF, 0, 0, _, _, warnings @ ..] if warnings.len() >= 2 => warnings[..2].fill(0),
         [EOF, warnings @ .., _, _] => warnings.fill(0),
         _ => {}
+    }
+}
+
+/// Takes the flag of ANSI_QUOTES out of OKs and EOFs.
+fn mask_ansi_quotes(packets: &mut Packets, command: u8, classic: bool) {
+    const ANSI_QUOTES: u8 = 0x80;
+    let kinds = kinds(packets, command, classic);
+    for ((_, payload), kind) in packets.iter_mut().zip(kinds) {
+        let upper = match kind {
+            Kind::FirstEof => 4,
+            Kind::End if payload.len() == 5 => 4,
+            Kind::Ok | Kind::End => {
+                let mut rest = &payload[1..];
+                // The affected rows, and the id.
+                let numbers = take_lenenc_int(&mut rest).and(take_lenenc_int(&mut rest));
+                let Some(_) = numbers else { continue };
+                payload.len() - rest.len() + 1
+            }
+            _ => continue,
+        };
+        payload[upper] &= !ANSI_QUOTES;
     }
 }
 

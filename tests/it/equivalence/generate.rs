@@ -4,7 +4,7 @@
 //! have one connection between them: what they do leaves nothing behind that would hold it, or is
 //! undone before anybody else's turn.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
@@ -75,6 +75,17 @@ const OPEN: &[&str] = &[
     "@@warning_count",
 ];
 
+/// The same for MariaDB alone.
+const OPEN_MARIADB: &[&str] = &[
+    // Sidepool marks the diagnostics area with a SIGNAL, whose SQLSTATE is no ASCII then.
+    "character_set_connection = ucs2",
+    "collation_connection = utf16_bin",
+];
+
+/// A limit: in MySQL a variable that is NULL keeps the type that it had, on whatever connection it was, and
+/// where it meets a value in one expression, that has the type of both.
+const MIXED_MYSQL: &[&str] = &["COALESCE(@a, @b)"];
+
 /// Whether scripts may also show what is known.
 pub(super) fn open() -> bool {
     std::env::var_os("SIDEPOOL_TEST_EQUIVALENCE_OPEN").is_some()
@@ -102,6 +113,7 @@ pub(super) fn script(make: Make, seed: u64, shared: &[Feature]) -> Script {
             clients: clients.collect(),
             steps: Vec::new(),
         },
+        statements: BTreeMap::new(),
         random,
     };
     writer.write();
@@ -147,7 +159,17 @@ struct Writer {
     /// What holders have begun and not yet done.
     waiting: Vec<VecDeque<Action>>,
     script: Script,
+    /// The prepared statements of each client, by their slots.
+    statements: BTreeMap<(usize, usize), Statement>,
     random: StdRng,
+}
+
+/// A statement that a client has prepared, if the server took it.
+#[derive(Default)]
+struct Statement {
+    sql: Vec<u8>,
+    /// Cursor and values of its first execution.
+    first: Option<(bool, Vec<Value>)>,
 }
 
 impl Writer {
@@ -191,10 +213,8 @@ impl Writer {
         self.push(at, query(charsets));
         if may(self, Feature::UserVariables) {
             self.push(at, query("SELECT @a, @b, @`c d`, @n, @p, @x, @y"));
-            self.push(
-                at,
-                query("SELECT CHARSET(@a), COLLATION(@b), COERCIBILITY(@b)"),
-            );
+            let charsets = "SELECT CHARSET(@a), COLLATION(@b), COERCIBILITY(@b)";
+            self.push(at, query(&self.of_values(charsets)));
         }
         // Enough to show the variables, whatever the script has limited.
         self.push(at, query("SET NAMES utf8mb4"));
@@ -386,30 +406,30 @@ impl Writer {
             }
             let from = from.choose(&mut self.random).copied().expect("some");
             if let Action::Query(sql) = self.query(from, at) {
+                let first = None;
+                let statement = Statement {
+                    sql: sql.clone(),
+                    first,
+                };
+                self.statements.insert((at, slot), statement);
                 unit.push(Action::Prepare(slot, sql));
             }
         }
         for _ in 0..self.random.random_range(1..=3) {
             match self.random.random_range(0..20) {
-                0..=11 => unit.push(self.execute(slot, false)),
-                // Long data and cursors hold the connection, so they end here.
-                12..=13 => {
+                0..=11 => unit.extend(self.execute(at, slot, false)),
+                // Long data hold the connection, so they end here.
+                12..=13 if self.may_be_long(at, slot) => {
                     let data = *[&b"long "[..], b"\0", b"\xff\xfe"]
                         .choose(&mut self.random)
                         .expect("some");
                     for _ in 0..self.random.random_range(1..=2) {
                         unit.push(Action::LongData(slot, 0, data.to_vec()));
                     }
-                    unit.push(self.execute(slot, false));
+                    unit.extend(self.execute(at, slot, false));
                     unit.push(Action::ResetStatement(slot));
                 }
-                14..=15 => {
-                    unit.push(self.execute(slot, true));
-                    for _ in 0..self.random.random_range(0..=2) {
-                        unit.push(Action::Fetch(slot, self.random.random_range(1..=4)));
-                    }
-                    unit.push(Action::ResetStatement(slot));
-                }
+                12..=15 => unit.extend(self.execute(at, slot, true)),
                 16 => unit.push(Action::ResetStatement(slot)),
                 17 => unit.push(Action::Fetch(slot, 1)),
                 18 => unit.push(Action::Close(slot)),
@@ -419,14 +439,60 @@ impl Writer {
         unit
     }
 
-    fn execute(&mut self, slot: usize, cursor: bool) -> Action {
+    /// An execution, and what ends its cursor, since that holds the connection.
+    fn execute(&mut self, at: usize, slot: usize, cursor: bool) -> Vec<Action> {
         let bound = self.random.random_ratio(3, 4);
-        let values = (0..3).map(|_| self.value()).collect();
-        Action::Execute {
+        let mut values: Vec<_> = (0..3).map(|_| self.value()).collect();
+        let mut cursor = cursor;
+        let statement = self.statements.entry((at, slot)).or_default();
+        // A limit: OUT parameters of a call whose types have changed since they were bound.
+        let out = statement.sql.windows(5).any(|part| part == b"p_out");
+        // A limit: MySQL answers by the types, NULLs and cursor of earlier executions, now and then wrongly
+        // or not at all, and those may have been on another connection.
+        if self.make == Make::MySql {
+            if let Some((first, kinds)) = statement.first.clone() {
+                cursor = first;
+                values = kinds.iter().map(|kind| self.value_like(kind)).collect();
+            } else {
+                statement.first = Some((cursor, values.clone()));
+            }
+        }
+        let mut unit = vec![Action::Execute {
             slot,
             cursor,
-            bound,
+            bound: bound || out,
             values,
+        }];
+        if cursor {
+            for _ in 0..self.random.random_range(0..=2) {
+                unit.push(Action::Fetch(slot, self.random.random_range(1..=4)));
+            }
+            unit.push(Action::ResetStatement(slot));
+        }
+        unit
+    }
+
+    /// Whether the first parameter may be sent as long data: in MySQL it stays what it has been.
+    fn may_be_long(&mut self, at: usize, slot: usize) -> bool {
+        if self.make != Make::MySql {
+            return true;
+        }
+        let rest = [self.value(), self.value()];
+        let statement = self.statements.entry((at, slot)).or_default();
+        let (_, values) = statement.first.get_or_insert_with(|| {
+            let [one, other] = rest;
+            (false, vec![Value::Blob(Vec::new()), one, other])
+        });
+        matches!(values[0], Value::Blob(_))
+    }
+
+    /// A value of the same type, and NULL for NULL.
+    fn value_like(&mut self, one: &Value) -> Value {
+        loop {
+            let value = self.value();
+            if std::mem::discriminant(&value) == std::mem::discriminant(one) {
+                return value;
+            }
         }
     }
 
@@ -474,7 +540,12 @@ impl Writer {
             let sql = from.choose(&mut self.random).expect("some");
             // Prepared statements take another session's.
             let id = at < self.holders && sql.contains("LAST_INSERT_ID");
-            if self.open || !id && !OPEN.iter().any(|part| sql.contains(part)) {
+            let own = match self.make {
+                Make::MariaDb => OPEN_MARIADB,
+                Make::MySql => MIXED_MYSQL,
+            };
+            let mut left_out = OPEN.iter().chain(own);
+            if self.open || !id && !left_out.any(|part| sql.contains(part)) {
                 return self.text(sql, at);
             }
         }
@@ -482,6 +553,25 @@ impl Writer {
 
     fn text(&mut self, sql: &str, at: usize) -> Action {
         Action::Query(self.fill(sql, at))
+    }
+
+    /// A limit: in MySQL a variable that is NULL keeps the charset that it had, on whatever connection it
+    /// was. So what asks for one asks only for that of a value.
+    fn of_values(&self, sql: &str) -> String {
+        let mut sql = sql.to_owned();
+        if self.make != Make::MySql {
+            return sql;
+        }
+        for function in ["CHARSET", "COLLATION", "COERCIBILITY"] {
+            for variable in ["@a", "@b", "#u"] {
+                let call = format!("{function}({variable})");
+                // The same variable in both places, also where one is still to be chosen.
+                let name = if variable == "#u" { "@a" } else { variable };
+                let of_value = format!("IF({name} IS NULL, NULL, {function}({name}))");
+                sql = sql.replace(&call, &of_value);
+            }
+        }
+        sql
     }
 
     /// Puts names and values in the places kept for them.
@@ -498,7 +588,8 @@ impl Writer {
             "99999999999",
         ];
         let mut out = String::new();
-        let mut rest = template;
+        let template = self.of_values(template);
+        let mut rest = &template[..];
         while let Some((before, after)) = rest.split_once('#') {
             out.push_str(before);
             let what = after.chars().next().unwrap_or(' ');

@@ -11,11 +11,11 @@ use super::generate::open;
 use super::script::{Action, Client, Script, Value};
 use super::stage::Stage;
 use crate::support::answers::{
-    ERR, EXECUTE, FETCH, FIELD_LIST, INIT_DB, LONG_DATA, PING, PREPARE, Packets, QUERY,
-    RESET_CONNECTION, SET_OPTION, STMT_CLOSE, STMT_RESET, read_answer,
+    ERR, EXECUTE, FETCH, FIELD_LIST, INIT_DB, Kind, LONG_DATA, PING, PREPARE, Packets, QUERY,
+    RESET_CONNECTION, SET_OPTION, STMT_CLOSE, STMT_RESET, kinds, read_answer,
 };
 use crate::support::servers::PASSWORD;
-use crate::support::wire::{DEPRECATE_EOF, Login, ServerError, Wire, parse_err};
+use crate::support::wire::{DEPRECATE_EOF, Login, ServerError, Wire, parse_err, parse_ok};
 
 /// A prepared statement that no server has.
 const UNKNOWN: u32 = 0x7fff_fff0;
@@ -141,6 +141,8 @@ struct Statement {
     parameters: usize,
     sent: Vec<Value>,
     long: BTreeSet<u16>,
+    /// Its last execution has opened a cursor.
+    cursor: bool,
 }
 
 impl Seat {
@@ -222,6 +224,12 @@ impl Seat {
             }
             _ if self.unsure && looks_back(action) => Outcome::Nothing,
             Action::LongData(slot, at, _) if self.is_typed(*slot, *at) => Outcome::Nothing,
+            // Known: where the statement is run on another connection, the error of it is lost.
+            Action::LongData(slot, at, _) if self.lacks_parameter(*slot, *at) && !open() => {
+                Outcome::Nothing
+            }
+            // A limit: that there is no cursor is what Sidepool says itself, in UTF-8, and no server keeps it.
+            Action::Fetch(slot, _) if self.lacks_cursor(*slot) && !open() => Outcome::Nothing,
             // Known: such an execution loses LAST_INSERT_ID().
             Action::Execute { slot, .. } if !self.statements.contains_key(slot) && !open() => {
                 Outcome::Nothing
@@ -236,6 +244,18 @@ impl Seat {
         let sent = self.statements.get(&slot).map(|statement| &statement.sent);
         sent.and_then(|sent| sent.get(usize::from(at)))
             .is_some_and(|value| !matches!(value, Value::Blob(_)))
+    }
+
+    /// Whether there is such a statement, but no such parameter.
+    fn lacks_parameter(&self, slot: usize, at: u16) -> bool {
+        let statement = self.statements.get(&slot);
+        statement.is_some_and(|statement| statement.parameters <= usize::from(at))
+    }
+
+    /// Whether there is such a statement, but nothing to fetch from it.
+    fn lacks_cursor(&self, slot: usize) -> bool {
+        let statement = self.statements.get(&slot);
+        statement.is_some_and(|statement| !statement.cursor)
     }
 
     async fn change_user(&mut self, user: &str) -> Outcome {
@@ -291,12 +311,13 @@ impl Seat {
                 return Outcome::Differs(format!("\n    through {through}\n    direct  {direct}"));
             }
         };
-        self.note(action, &through, &direct);
+        self.note(action, &through, &direct, classic);
         if *action == Action::Variables {
             keep_session_variables(&mut through, &stage.apart);
             keep_session_variables(&mut direct, &stage.apart);
         }
         let answers = Answers {
+            make: stage.make,
             command,
             classic,
             call: calls(action),
@@ -410,7 +431,7 @@ impl Seat {
     }
 
     /// Remembers what a command has changed that later ones refer to.
-    fn note(&mut self, action: &Action, through: &Packets, direct: &Packets) {
+    fn note(&mut self, action: &Action, through: &Packets, direct: &Packets, classic: bool) {
         let failed = through.iter().chain(direct).any(|(_, p)| p[0] == ERR);
         match action {
             Action::Prepare(slot, _) => {
@@ -425,6 +446,7 @@ impl Seat {
                             parameters: usize::from(u16::from_le_bytes([other[7], other[8]])),
                             sent: Vec::new(),
                             long: BTreeSet::new(),
+                            cursor: false,
                         },
                     );
                 }
@@ -433,9 +455,15 @@ impl Seat {
             Action::ResetStatement(slot) => {
                 if let Some(statement) = self.statements.get_mut(slot) {
                     statement.long.clear();
+                    statement.cursor = false;
                 }
             }
             Action::Reset if !failed => self.forget(),
+            Action::Execute { slot, .. } => {
+                if let Some(statement) = self.statements.get_mut(slot) {
+                    statement.cursor = opens_cursor(direct, classic);
+                }
+            }
             // Known: MariaDB keeps what was saved in another charset.
             Action::Query(sql) if !open() && changes_charset(sql) => self.unsure = true,
             // It used a table, so it left diagnostics of its own.
@@ -477,6 +505,20 @@ async fn exchange(wire: &mut Wire, command: u8, payload: &[u8]) -> Result<Packet
         Ok(answer) => answer.map_err(|error| error.to_string()),
         Err(_) => Err("no answer came".to_owned()),
     }
+}
+
+/// Whether an execution has left its rows to be fetched: its definitions end with the flag of a cursor.
+fn opens_cursor(packets: &Packets, classic: bool) -> bool {
+    const CURSOR_EXISTS: u16 = 0x40;
+    let kinds = kinds(packets, EXECUTE, classic);
+    let Some(((_, end), Kind::FirstEof | Kind::End)) = packets.last().zip(kinds.last()) else {
+        return false;
+    };
+    let status = match end.len() {
+        5 => u16::from_le_bytes([end[3], end[4]]),
+        _ => parse_ok(end).status,
+    };
+    status & CURSOR_EXISTS != 0
 }
 
 fn refused(packets: &Packets) -> Option<Refusal> {

@@ -21,6 +21,7 @@ const BORROW_TIMEOUT: &str = "1s";
 
 /// Two servers as alike as can be, so that nothing but Sidepool is between two answers.
 pub(super) struct Stage {
+    pub(super) make: Make,
     shared: Server,
     dedicated: Server,
     roots: [Wire; 2],
@@ -59,6 +60,7 @@ impl Stage {
         let collations = collations(&mut roots[0]).await;
         let apart = apart(&mut roots).await;
         Self {
+            make,
             shared,
             dedicated,
             roots,
