@@ -7,6 +7,7 @@ use super::memory::MARK;
 use super::scan::{Emptied, Flags, LexMode, drops_database, empties, selects};
 use super::work::Work;
 use crate::backend::connection::BackendConnection;
+use crate::backend::state::{State, Value};
 use crate::protocol::command::Command;
 use crate::reason::PinReason;
 use crate::relay::Answer;
@@ -82,11 +83,34 @@ impl Session {
     }
 }
 
-/// Appends what empties the area, or marks it.
-pub(super) fn put_diagnostics(connection: &mut BackendConnection, marked: bool) {
-    match marked {
-        true => connection.put_query(format!("{MARK_DIAGNOSTICS}'{MARK}'").as_bytes()),
-        false => connection.put_query(EMPTY_DIAGNOSTICS),
+/// Appends what empties the area, or marks it, on a connection in that state; how many statements that are.
+pub(super) fn put_diagnostics(
+    connection: &mut BackendConnection,
+    marked: bool,
+    state: &State,
+) -> u16 {
+    if !marked {
+        connection.put_query(EMPTY_DIAGNOSTICS);
+        return 1;
+    }
+    let mark = format!("{MARK_DIAGNOSTICS}'{MARK}'");
+    let text = |name| state.get_named(name).and_then(Value::as_bytes);
+    let wide = text("character_set_connection").is_some_and(|charset| {
+        charset.starts_with(b"ucs2") || charset.starts_with(b"utf16") || charset == b"utf32"
+    });
+    match text("collation_connection").filter(|_| wide) {
+        // No literal of such a character set is an SQLSTATE (1407).
+        Some(collation) => {
+            let back = [b"SET @@session.collation_connection=", collation].concat();
+            connection.put_query(b"SET @@session.character_set_connection=latin1");
+            connection.put_query(mark.as_bytes());
+            connection.put_query(&back);
+            3
+        }
+        None => {
+            connection.put_query(mark.as_bytes());
+            1
+        }
     }
 }
 

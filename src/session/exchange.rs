@@ -319,8 +319,7 @@ impl Session {
                 && hold.pending.lacks(Flags::DIAGNOSTICS) != Flags::NONE
             {
                 let marked = unseen && self.carried.has_diagnostics();
-                put_diagnostics(lease, marked);
-                self.own += 1;
+                self.own += put_diagnostics(lease, marked, &self.carried.state);
             }
         }
         if before.virtuals > hold.pending.shown {
