@@ -84,7 +84,12 @@ const OPEN_MARIADB: &[&str] = &[
 
 /// A limit: in MySQL a variable that is NULL keeps the type that it had, on whatever connection it was, and
 /// where it meets a value in one expression, that has the type of both.
-const MIXED_MYSQL: &[&str] = &["COALESCE(@a, @b)"];
+const MIXED_MYSQL: &[&str] = &[
+    "COALESCE(@a, @b)",
+    "COLLATION(CONCAT(@a, 'x'))",
+    // Prepared where @a was NULL: the value that it is executed with comes too late.
+    "@b = CONCAT(@a, ?)",
+];
 
 /// Whether scripts may also show what is known.
 pub(super) fn open() -> bool {
