@@ -39,6 +39,16 @@ const UNTIL_KNOWN: usize = 4;
 /// A borrow that failed.
 pub type TargetError = BorrowError<DialError>;
 
+/// What a kill ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kill {
+    /// The statement.
+    Query,
+    /// The connection. A loop of statements may outlive a `KILL QUERY`, which one of them takes for its own
+    /// (MariaDB 10.11.19: `LOOP CREATE OR REPLACE VIEW …; END LOOP`).
+    Connection,
+}
+
 /// Logins that may be looked at in vain for a session's first state.
 const FIRST_STATE_TRIES: usize = 5;
 
@@ -307,21 +317,26 @@ impl Target {
         self.0.dialer.is_reachable()
     }
 
-    /// Kills the statement that runs on that thread, over a connection of its own. It counts in the
-    /// limit while there is room; a full pool is just when statements have to be killed, so one kill
-    /// at a time goes beyond it.
+    /// Kills the statement that runs on that thread, or the thread, over a connection of its own. It counts
+    /// in the limit while there is room; a full pool is just when statements have to be killed, so one
+    /// kill at a time goes beyond it.
     ///
     /// # Errors
     /// [`KillError`]. Not to be cancelled: run it where it can end.
-    pub async fn kill_query(
+    pub async fn kill(
         &self,
         key: &PoolKey,
+        what: Kill,
         thread: u64,
         within: Duration,
     ) -> Result<(), KillError> {
         let place = self.place_for_kill(within).await?;
         let mut connection = self.0.dialer.connect(key).await?;
-        connection.put_query(format!("KILL QUERY {thread}").as_bytes());
+        let what = match what {
+            Kill::Query => "QUERY",
+            Kill::Connection => "CONNECTION",
+        };
+        connection.put_query(format!("KILL {what} {thread}").as_bytes());
         connection.send().await?;
         let killed = connection.read_ok().await;
         connection.close(RetireReason::Admin).await;

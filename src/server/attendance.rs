@@ -11,6 +11,7 @@ use tracing::debug;
 
 use super::accounts::LoggedIn;
 use super::counting::Connected;
+use crate::backend::target::Kill;
 use crate::reason::CloseReason;
 use crate::session::context::Boxed;
 use crate::session::directory::{Activity, Directory, Entry, Identity, KillOnItsWay};
@@ -88,7 +89,7 @@ impl Attendance {
         let (Some(target), Some(key)) = (kill.target(), &identity.key) else {
             return;
         };
-        let killed = target.kill_query(key, kill.thread(), KILL_WITHIN);
+        let killed = target.kill(key, Kill::Query, kill.thread(), KILL_WITHIN);
         if let Err(error) = killed.await {
             debug!(%error, "a statement that was cut off could not be killed");
         }

@@ -108,7 +108,9 @@ impl Session {
             .queries
             .errors
             .inc(ErrorSource::Sidepool);
-        ready(Flow::Close(CloseReason::BackendLost))
+        // A kill ends the backend connection as well.
+        let reason = self.me.end_reason().unwrap_or(CloseReason::BackendLost);
+        ready(Flow::Close(reason))
     }
 }
 

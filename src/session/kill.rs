@@ -11,7 +11,7 @@ use super::exchange::Hold;
 use super::work::Work;
 use super::{Flow, Session};
 use crate::backend::connection::StatementError;
-use crate::backend::target::KillError;
+use crate::backend::target::{Kill, KillError};
 use crate::metrics::LocalAnswer;
 use crate::protocol::command::Command;
 use crate::protocol::packet::HEADER_LEN;
@@ -57,8 +57,12 @@ impl Session {
         let target = kill.target().unwrap_or_else(|| self.target().clone());
         let key = self.login.key.clone();
         // In a task of its own: begun, it is finished, even if this client leaves.
+        let what = match query {
+            true => Kill::Query,
+            false => Kill::Connection,
+        };
         let killed =
-            tokio::spawn(async move { target.kill_query(&key, kill.thread(), KILL_WITHIN).await });
+            tokio::spawn(async move { target.kill(&key, what, kill.thread(), KILL_WITHIN).await });
         match killed.await {
             Ok(Ok(())) => Some(self.answer_ok().await),
             Ok(Err(KillError::Statement(StatementError::Own(OwnError::Server(error))))) => {
@@ -110,7 +114,10 @@ impl Session {
         let (target, key) = (self.target().clone(), self.login.key.clone());
         tokio::spawn(async move {
             let thread = lease.thread_id().into();
-            if let Err(error) = target.kill_query(&key, thread, KILL_WITHIN).await {
+            if let Err(error) = target
+                .kill(&key, Kill::Connection, thread, KILL_WITHIN)
+                .await
+            {
                 debug!(%error, "an abandoned statement could not be killed");
             }
             // Not before the kill has returned: it must not hit somebody else's statement.
