@@ -299,8 +299,8 @@ pub(super) fn head_flags(tokens: &[Token<'_>]) -> Flags {
         b"lock" => Flags::LOCK_TABLES,
         b"backup" => Flags::LOCK,
         b"flush" if has_word(tokens, b"lock") || has_word(tokens, b"export") => Flags::LOCK,
-        // Anything else is a syntax error, which is the server's to tell.
-        b"get" if tokens.len() > 2 => Flags::DIAGNOSTICS | Flags::LOOKS_BACK,
+        // What assigns nothing is a syntax error, which is the server's to tell.
+        b"get" if tokens.contains(&Token::Punct(b'=')) => Flags::DIAGNOSTICS | Flags::LOOKS_BACK,
         b"savepoint" => Flags::SAVEPOINT,
         _ => ANYTHING,
     }
