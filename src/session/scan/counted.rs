@@ -77,7 +77,26 @@ pub fn selects(sql: &[u8], mode: LexMode) -> bool {
 
 /// A keyword or a function of single values; no aggregate.
 fn is_harmless_keyword(word: &[u8]) -> bool {
-    const AGGREGATES: &[&[u8]] = &[b"count", b"min", b"max", b"sum", b"avg", b"group_concat"];
+    const AGGREGATES: &[&[u8]] = &[
+        b"count",
+        b"min",
+        b"max",
+        b"sum",
+        b"avg",
+        b"group_concat",
+        b"bit_and",
+        b"bit_or",
+        b"bit_xor",
+        b"std",
+        b"stddev",
+        b"stddev_pop",
+        b"stddev_samp",
+        b"var_pop",
+        b"var_samp",
+        b"variance",
+        b"json_arrayagg",
+        b"json_objectagg",
+    ];
     let aggregate = AGGREGATES
         .iter()
         .any(|name| word.eq_ignore_ascii_case(name));
@@ -100,6 +119,7 @@ mod tests {
             ("SELECT CONCAT(a, 'x') FROM t", Counted::Always),
             ("SELECT MIN(a) FROM t", Counted::Several),
             ("SELECT f(a) FROM t", Counted::Several),
+            ("SELECT STDDEV(a) FROM t", Counted::Several),
             ("SELECT a FROM t LIMIT 1, 2", Counted::Never),
             ("SELECT a FROM t LIMIT 1 OFFSET 2", Counted::Never),
             ("SELECT a FROM t UNION SELECT 1", Counted::Never),

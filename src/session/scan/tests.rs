@@ -283,6 +283,7 @@ fn calls_of_stored_functions_are_found() {
         "SELECT f()",
         "select a.f (1)",
         "SELECT `f`(1)",
+        "SELECT app.count(1)",
         "INSERT INTO t VALUES (g(1))",
     ] {
         assert!(may_call(sql.as_bytes(), LexMode::default()), "{sql}");

@@ -3,6 +3,7 @@
 //! Asked only where the scan has seen one, or where the session carries some, so that ordinary
 //! statements pay nothing.
 
+use super::calls::calls_unknown;
 use super::lexer::{LexMode, Lexer, Token};
 use super::statement::word_at;
 
@@ -115,53 +116,6 @@ fn head(tokens: &[Token<'_>]) -> Head {
 fn is_into(pair: &[Token<'_>]) -> bool {
     matches!(pair, [Token::Word(into), Token::UserVariable(_)] if into.eq_ignore_ascii_case(b"into"))
 }
-
-/// Whether it calls what is not known to be the server's own function, or hides a call in quotes.
-fn calls_unknown(tokens: &[Token<'_>]) -> bool {
-    let is_known = |word: &[u8]| {
-        let lower = word.to_ascii_lowercase();
-        KNOWN
-            .split_ascii_whitespace()
-            .any(|known| known.as_bytes() == lower)
-    };
-    tokens.windows(2).enumerate().any(|(at, pair)| match pair {
-        [Token::Word(word), Token::Punct(b'(')] => {
-            // `app.now()` is the database's.
-            let qualified = at > 0 && tokens[at - 1] == Token::Punct(b'.');
-            qualified || !is_known(word)
-        }
-        [Token::Quoted(_), Token::Punct(b'(')] => true,
-        _ => false,
-    })
-}
-
-/// Keywords that a parenthesis may follow, and functions of both servers that change nothing but what is
-/// looked after elsewhere.
-const KNOWN: &str = "select from join on using where in and or xor not like any some all exists by having \
-    between when then else case limit as over partition union except intersect values row into set \
-    distinct unsigned signed char binary decimal interval mod div is regexp rlike \
-    abs ascii avg bin bit_and bit_count bit_length bit_or cast ceil ceiling char_length character_length \
-    charset coalesce coercibility collation concat concat_ws conv convert cos count crc32 curdate \
-    current_date current_role current_time current_timestamp current_user curtime database date date_add \
-    date_format date_sub datediff day dayname dayofmonth dayofweek dayofyear elt exp export_set extract \
-    field find_in_set floor format from_base64 from_days from_unixtime greatest group_concat hex hour if \
-    ifnull inet_aton inet_ntoa instr isnull json_array json_arrayagg json_contains json_extract json_keys \
-    json_length json_merge_patch json_object json_objectagg json_quote json_remove json_replace json_search \
-    json_set json_type json_unquote json_valid json_value last_day lcase least left length ln \
-    localtime localtimestamp locate log log10 log2 lower lpad ltrim make_set makedate maketime max md5 \
-    microsecond mid min minute month monthname now nullif oct octet_length ord password period_add \
-    period_diff pi position pow power quarter quote radians rand repeat replace reverse right round \
-    row_number rpad rtrim schema sec_to_time second session_user sha sha1 sha2 sign sin sleep soundex space \
-    sqrt std stddev str_to_date strcmp subdate substr substring substring_index subtime sum sysdate \
-    system_user tan time time_format time_to_sec timediff timestamp timestampadd timestampdiff to_base64 \
-    to_days to_seconds trim truncate ucase unhex unix_timestamp upper user utc_date utc_time utc_timestamp \
-    uuid uuid_short version week weekday weekofyear year yearweek addtime adddate found_rows row_count \
-    last_insert_id connection_id point \
-    acos aes_decrypt aes_encrypt asin atan atan2 bin_to_uuid bit_xor char compress convert_tz cot cume_dist \
-    degrees dense_rank first_value inet6_aton inet6_ntoa is_uuid json_array_append json_array_insert \
-    json_contains_path json_depth json_insert json_overlaps json_pretty lag last_value lead nth_value ntile \
-    percent_rank random_bytes rank regexp_instr regexp_replace regexp_substr stddev_pop stddev_samp \
-    uncompress uuid_to_bin var_pop var_samp variance weight_string";
 
 #[cfg(test)]
 mod tests {
