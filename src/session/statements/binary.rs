@@ -106,6 +106,18 @@ pub(in crate::session) enum Errand {
     Stranger(u32),
 }
 
+impl Alone {
+    /// One that has not been executed for itself yet.
+    pub(in crate::session) const fn new(id: u32, usage: Use, why: Why) -> Self {
+        Self {
+            id,
+            usage,
+            why,
+            mixed: false,
+        }
+    }
+}
+
 impl Statement {
     /// What an execution says of its parameters, to a server that depends on earlier ones or does not.
     pub(super) fn binding(&self, bound: Bound, depends: bool) -> Binding<'_> {

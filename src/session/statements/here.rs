@@ -140,14 +140,8 @@ impl Session {
                 let found = statements.find(&statement.key, usage, binding);
                 if let Some(id) = found {
                     statements.reserve(id);
-                    let mixed = false;
-                    let alone = Alone {
-                        id,
-                        usage,
-                        why,
-                        mixed,
-                    };
-                    self.statements.set_alone(own, Some(alone));
+                    self.statements
+                        .set_alone(own, Some(Alone::new(id, usage, why)));
                 }
                 found
             }
@@ -214,14 +208,8 @@ impl Session {
         match alone {
             Some(why) => {
                 hold.lease.statements.insert_alone(id);
-                let mixed = false;
-                let alone = Alone {
-                    id,
-                    usage,
-                    why,
-                    mixed,
-                };
-                self.statements.set_alone(own, Some(alone));
+                self.statements
+                    .set_alone(own, Some(Alone::new(id, usage, why)));
             }
             None => {
                 let evicted = hold.lease.statements.insert(key, id, max);

@@ -51,12 +51,7 @@ impl Session {
         };
         let unrepeatable =
             streamed || state.schema().is_none() && asks_for_database(text, self.carried.lex);
-        let alone = unrepeatable.then_some(Alone {
-            id,
-            usage: Use::Rows,
-            why: Why::Unrepeatable,
-            mixed: false,
-        });
+        let alone = unrepeatable.then_some(Alone::new(id, Use::Rows, Why::Unrepeatable));
         match alone {
             Some(_) => statements.insert_alone(id),
             None => {
@@ -100,12 +95,7 @@ impl Session {
                 Some(alone) => Some(Alone { why, ..alone }),
                 None => shared.find(&statement.key, usage, binding).map(|id| {
                     shared.reserve(id);
-                    Alone {
-                        id,
-                        usage,
-                        why,
-                        mixed: false,
-                    }
+                    Alone::new(id, usage, why)
                 }),
             };
             self.statements.set_alone(own, alone);
